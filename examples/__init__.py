@@ -1,0 +1,1 @@
+"""Examples, each a file to copy from; the tests run them."""

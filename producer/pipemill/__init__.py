@@ -1,0 +1,80 @@
+"""Hugging Face pipelines behind a durable queue: the producer side."""
+
+from pipemill.aio import AsyncClient, AsyncJob
+from pipemill.client import Client, Job
+from pipemill.errors import (
+    BrokerError,
+    BrokerRefused,
+    BrokerUnavailable,
+    CatalogueError,
+    ConfigurationError,
+    DeliveryLimitReached,
+    InferenceFailed,
+    InputTooLong,
+    InvalidInput,
+    InvalidParameter,
+    JobCancelled,
+    JobError,
+    JobExpired,
+    JobFailed,
+    MalformedJob,
+    MissingExtra,
+    ModelLoadError,
+    NotSerialisable,
+    PayloadMissing,
+    PayloadTooLarge,
+    PipemillError,
+    QueueFull,
+    ResultNotSerialisable,
+    ResultTimeout,
+    SubmitError,
+    UnknownJob,
+    UnknownQueue,
+)
+from pipemill.jobs import JobOptions
+from pipemill.protocol import JobStatus, Result
+from pipemill.replies import JobInfo
+from pipemill.store.base import QueueInfo, QueueReport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncClient",
+    "AsyncJob",
+    "BrokerError",
+    "BrokerRefused",
+    "BrokerUnavailable",
+    "CatalogueError",
+    "Client",
+    "ConfigurationError",
+    "DeliveryLimitReached",
+    "InferenceFailed",
+    "InputTooLong",
+    "InvalidInput",
+    "InvalidParameter",
+    "Job",
+    "JobCancelled",
+    "JobError",
+    "JobExpired",
+    "JobFailed",
+    "JobInfo",
+    "JobOptions",
+    "JobStatus",
+    "MalformedJob",
+    "MissingExtra",
+    "ModelLoadError",
+    "NotSerialisable",
+    "PayloadMissing",
+    "PayloadTooLarge",
+    "PipemillError",
+    "QueueFull",
+    "QueueInfo",
+    "QueueReport",
+    "Result",
+    "ResultNotSerialisable",
+    "ResultTimeout",
+    "SubmitError",
+    "UnknownJob",
+    "UnknownQueue",
+    "__version__",
+]

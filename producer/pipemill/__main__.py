@@ -1,0 +1,5 @@
+"""``python -m pipemill``: the command line."""
+
+from pipemill.cli import main
+
+main()

@@ -1,0 +1,203 @@
+"""The catalogue as typed, frozen settings. Each field says its meaning and unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from pipemill.catalogue.broker import DEFAULT_BROKER, BrokerUrl
+from pipemill.catalogue.rules import (
+    MODEL_FORMS,
+    Source,
+    check_device_map,
+    check_model,
+    check_parameters,
+    check_queue_name,
+    check_revision,
+    source_of,
+)
+from pipemill.parameters import Task
+
+#: Jobs leased ahead for each item of a full batch, unless the queue says otherwise: the next batches are at hand
+#: while one runs, and a worker that dies gives back no more than a few.
+PREFETCH_PER_ITEM: Final = 4
+
+
+def _none_is_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+#: A section whose lines are all commented out reads as null in YAML.
+_Section = BeforeValidator(_none_is_empty)
+
+LeaseSeconds = Annotated[float, Field(ge=2, le=3_600, allow_inf_nan=False)]
+DrainSeconds = Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)]
+MaxDeliveries = Annotated[int, Field(ge=1, le=100)]
+PreprocessThreads = Annotated[int, Field(ge=1, le=64)]
+TorchThreads = Annotated[int, Field(ge=1, le=1_024)]
+Device = Annotated[
+    str,
+    Field(
+        pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$",
+        json_schema_extra={"allowed": "one of auto, cpu, mps, cuda, or a numbered GPU such as cuda:0"},
+    ),
+]
+QueueName = Annotated[str, AfterValidator(check_queue_name)]
+
+
+class Settings(BaseModel):
+    """Base of all sections: strict, closed, unchanging, and silent about values in errors."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class WorkerSettings(Settings):
+    """What holds for every worker process."""
+
+    lease_seconds: LeaseSeconds = Field(
+        default=15.0,
+        description="Seconds after which the jobs of a worker that fell silent go back to their queue.",
+    )
+    drain_seconds: DrainSeconds = Field(
+        default=30.0,
+        description="Seconds that running jobs have to end after SIGTERM before they go back to their queue.",
+    )
+    max_deliveries: MaxDeliveries = Field(
+        default=3,
+        description="Workers that may die while they hold a job before the job fails.",
+    )
+    preprocess_threads: PreprocessThreads = Field(
+        default=1,
+        description="Threads of each queue that tokenize inputs; each has its own copy of the tokenizer.",
+    )
+    torch_threads: TorchThreads | None = Field(
+        default=None,
+        description="Threads of one forward pass on the CPU; null divides the cores among the worker's processes.",
+    )
+
+
+class BatchSettings(Settings):
+    """The largest forward pass of a queue."""
+
+    max_items: int = Field(default=64, ge=1, le=4_096, description="Items (mostly jobs) of one forward pass.")
+    max_tokens: Annotated[int, Field(ge=1, le=16_777_216)] | None = Field(
+        default=None,
+        description="Tokens of one forward pass, padding included; null lets the worker choose by device.",
+    )
+    max_amplification: float = Field(
+        default=1.5,
+        ge=1,
+        le=100,
+        allow_inf_nan=False,
+        description="Tokens computed per token given: how much padding a batch may add; 1 is none.",
+    )
+
+
+class LimitSettings(Settings):
+    """What a queue refuses."""
+
+    max_depth: int = Field(
+        default=100_000, ge=1, le=100_000_000, description="Jobs that may wait; further ones are refused."
+    )
+    max_input_bytes: int = Field(
+        default=1_048_576, ge=1, le=536_870_912, description="Bytes of one job's inputs and parameters as JSON."
+    )
+
+
+class QueueSettings(Settings):
+    """One queue and the pipeline that serves it."""
+
+    task: Task = Field(description="Pipeline task; echo has no model and answers with its inputs, for load tests.")
+    model: str | None = Field(
+        default=None,
+        validate_default=True,
+        description="Model: a hub id, a directory, or one that comes with the worker. Required except for echo.",
+        json_schema_extra={"allowed": MODEL_FORMS},
+    )
+    revision: str | None = Field(
+        default=None,
+        validate_default=True,
+        description="Commit of the hub model, so that every worker runs the same. Required for hub ids only.",
+        json_schema_extra={"allowed": "a commit hash of 7 to 40 hex digits, never a branch or tag"},
+    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto", description="Number format of the weights; auto is the checkpoint's own."
+    )
+    device: Device = Field(default="auto", description="Where the model runs; auto takes a GPU if there is one.")
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
+        default=None,
+        description="How a model is spread over several devices; null puts it on device. Excludes device.",
+    )
+    parameters: Annotated[Mapping[str, Any], _Section] = Field(
+        default={},
+        description="Parameters for jobs that don't give their own; the task's table below says which there are.",
+    )
+    batch: Annotated[BatchSettings, _Section] = Field(default=BatchSettings(), description="The largest forward pass.")
+    limits: Annotated[LimitSettings, _Section] = Field(default=LimitSettings(), description="What is refused.")
+    result_ttl_seconds: int = Field(
+        default=3_600, ge=1, le=31_536_000, description="Seconds for which a result can be read."
+    )
+    prefetch: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None, description=f"Jobs leased ahead; null is {PREFETCH_PER_ITEM} for each of batch.max_items."
+    )
+
+    @property
+    def source(self) -> Source:
+        """Where the model comes from."""
+        return source_of(self.model)
+
+    @property
+    def prefetch_jobs(self) -> int:
+        """Jobs leased ahead, the default worked out."""
+        return self.prefetch or PREFETCH_PER_ITEM * self.batch.max_items
+
+    # These run when the fields above them are right, whatever is wrong below: so each mistake is told at once.
+
+    @field_validator("model")
+    @classmethod
+    def _check_model(cls, model: str | None, info: ValidationInfo) -> str | None:
+        return check_model(model, info.data.get("task"), folder=_folder(info))
+
+    @field_validator("revision", mode="before")
+    @classmethod
+    def _check_revision(cls, revision: Any, info: ValidationInfo) -> Any:
+        if "model" in info.data and info.data.get("task"):
+            check_revision(revision, info.data["model"])
+        return revision
+
+    @field_validator("device_map")
+    @classmethod
+    def _check_device_map(cls, device_map: str | None, info: ValidationInfo) -> str | None:
+        check_device_map(device_map, info.data.get("device"))
+        return device_map
+
+    @field_validator("parameters")
+    @classmethod
+    def _check_parameters(cls, parameters: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        if "task" in info.data:
+            check_parameters(info.data["task"], parameters)
+        return parameters
+
+
+def _folder(info: ValidationInfo) -> Path | None:
+    """The folder to which relative paths of models refer; ``None`` leaves them as they are."""
+    return info.context["folder"] if info.context else None
+
+
+class Catalogue(Settings):
+    """The configuration file: broker, workers, queues."""
+
+    broker: BrokerUrl = Field(
+        default=BrokerUrl(DEFAULT_BROKER), description="URL of the Redis or Valkey server; its password is never shown."
+    )
+    worker: Annotated[WorkerSettings, _Section] = Field(
+        default=WorkerSettings(), description="What holds for every worker process."
+    )
+    queues: Mapping[QueueName, QueueSettings] = Field(
+        min_length=1,
+        description="The queues by name.",
+        json_schema_extra={"allowed": "a mapping of at least one queue's name to its settings"},
+    )

@@ -1,0 +1,148 @@
+"""Commands for one job: submit, result, status, cancel."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+import orjson
+
+from pipemill.cli.common import (
+    Invocation,
+    Seconds,
+    broker_options,
+    json_option,
+    parameters_option,
+    pass_invocation,
+)
+from pipemill.cli.exits import Exit
+from pipemill.cli.output import console, show, table, to_json
+from pipemill.protocol.states import JobStatus
+
+
+@click.command()
+@click.argument("queue")
+@click.argument("text", metavar="INPUT")
+@parameters_option
+@click.option("--json-input", is_flag=True, help="Read INPUT as JSON, for inputs that aren't text.")
+@click.option("--priority", type=click.IntRange(0, 9), default=0, show_default=True, help="0 is the most urgent.")
+@click.option("--countdown", type=Seconds(), help="Start no sooner than in this many seconds.")
+@click.option("--expires", type=Seconds(), help="Start within this many seconds or not at all.")
+@click.option("--idempotency-key", metavar="KEY", help="Jobs of one queue with the same key are one job.")
+@click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
+@click.option("--timeout", type=Seconds(), help="Wait this long at most; the job goes on.")
+@broker_options
+@json_option
+@pass_invocation
+def submit(  # noqa: PLR0913  # each is an option of the command
+    invocation: Invocation,
+    /,
+    queue: str,
+    text: str,
+    *,
+    json_input: bool,
+    wait: bool,
+    timeout: float | None,
+    parameters: dict[str, Any],
+    **options: Any,
+) -> None:
+    """Submit one job.
+
+    INPUT is text, or - for what stdin holds (without the newline at its end). Prints the job's id, or with --wait the
+    answer.
+    """
+    inputs = read_input(text, json_input=json_input)
+    with invocation.connect(invocation) as client:
+        try:
+            job = client.submit(queue, inputs, parameters, **options)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        if wait:
+            show_answer(invocation, job.id, job.result(timeout))
+        else:
+            click.echo(to_json({"id": job.id, "queue": queue}) if invocation.json else job.id)
+
+
+def read_input(text: str, *, json_input: bool) -> Any:
+    """Read the inputs of one job.
+
+    Raises
+    ------
+    BadParameter
+        When stdin holds no text, or the text should be JSON and isn't.
+
+    """
+    if text == "-":
+        try:
+            text = sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise click.BadParameter("stdin isn't UTF-8 text; convert it first", param_hint="INPUT") from error
+    if not json_input:
+        return text
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise click.BadParameter(f"not JSON ({error}); put it in single quotes", param_hint="INPUT") from error
+
+
+def show_answer(invocation: Invocation, job_id: str, answer: Any) -> None:
+    """Print an answer as the call asked for."""
+    if invocation.json:
+        click.echo(to_json({"id": job_id, "result": answer}))
+    else:
+        show(answer)
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--timeout", type=Seconds(), help="Wait this long at most, 0 only looks; without it, until the job ends.")
+@broker_options
+@json_option
+@pass_invocation
+def result(invocation: Invocation, job_id: str, timeout: float | None) -> None:
+    """Print a job's answer, waiting for it."""
+    with invocation.connect(invocation) as client:
+        show_answer(invocation, job_id, client.result(job_id, timeout))
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@broker_options
+@json_option
+@pass_invocation
+def status(invocation: Invocation, job_id: str) -> None:
+    """Say where a job stands."""
+    with invocation.connect(invocation) as client:
+        info = client.describe(job_id)
+    facts = {
+        "id": job_id,
+        "status": info.status.value,
+        "queue": info.queue,
+        "position": info.position,
+        "estimate_seconds": info.estimate_seconds,
+    }
+    if invocation.json:
+        click.echo(to_json(facts))
+    else:
+        console().print(table(["", ""], [(name, value) for name, value in facts.items() if value is not None]))
+    if info.status is JobStatus.UNKNOWN:
+        click.get_current_context().exit(Exit.UNKNOWN_JOB)
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@broker_options
+@json_option
+@pass_invocation
+def cancel(invocation: Invocation, job_id: str) -> None:
+    """Cancel a job.
+
+    A job that has ended stays as it ended.
+    """
+    with invocation.connect(invocation) as client:
+        cancelled = client.cancel(job_id)
+    if invocation.json:
+        click.echo(to_json({"id": job_id, "cancelled": cancelled}))
+    else:
+        click.echo("cancelled" if cancelled else "it had already ended; `pipemill result` shows how")

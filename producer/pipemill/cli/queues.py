@@ -1,0 +1,101 @@
+"""The command that lists the queues."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from pipemill.cli.common import Invocation, Seconds, broker_options, json_option, pass_invocation
+from pipemill.cli.output import console, table, to_json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pipemill.client import Client
+    from pipemill.store.base import QueueReport
+
+#: The shortest time between two looks of ``--watch``, in seconds: each look is a round trip or two for each queue.
+SHORTEST_INTERVAL_SECONDS: Final = 0.1
+_HEAD: Final = ("queue", "task", "model", "waiting", "parked", "leased", "dead", "rate/s", "lanes", "mean batch")
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--interval", type=Seconds(), default=1.0, show_default=True, help="Seconds between two looks.")
+@broker_options
+@json_option
+@pass_invocation
+def queues(invocation: Invocation, *, watch: bool, interval: float) -> None:
+    """List the queues and how they stand.
+
+    waiting: jobs to be taken; parked: jobs whose time is still to come; leased: jobs that workers hold; dead: dead
+    letters; rate/s: jobs ended lately; lanes: workers at it; mean batch: items of a forward pass.
+    """
+    with invocation.connect(invocation) as client:
+        if not watch:
+            _print(invocation, client.queues())
+            return
+        try:
+            _watch(invocation, client, max(interval, SHORTEST_INTERVAL_SECONDS))
+        except KeyboardInterrupt:
+            return
+
+
+def _watch(invocation: Invocation, client: Client, interval: float) -> None:
+    if invocation.json or not (screen := console()).is_terminal:
+        while True:
+            _print(invocation, client.queues())
+            time.sleep(interval)
+    from rich.live import Live  # noqa: PLC0415  # only a terminal needs it
+
+    with Live(_table(client.queues()), console=screen, auto_refresh=False) as live:
+        while True:
+            time.sleep(interval)
+            live.update(_table(client.queues()), refresh=True)
+
+
+def _print(invocation: Invocation, reports: Sequence[QueueReport]) -> None:
+    if invocation.json:
+        click.echo(to_json([facts(report) for report in reports]))
+    elif reports:
+        console().print(_table(reports))
+    else:
+        click.echo("no queues yet: a worker announces its queues when it starts (`pipemill worker`)")
+
+
+def _table(reports: Sequence[QueueReport]) -> RenderableType:
+    rows = []
+    for each in map(facts, reports):
+        numbers = [each[name] for name in ("waiting", "parked", "leased", "dead")]
+        lanes = [round(each["rate"], 1), len(each["lanes"]), each["mean_batch"]]
+        rows.append([each["queue"], each["task"], each["model"], *numbers, *lanes])
+    return table(_HEAD, rows)
+
+
+def facts(report: QueueReport) -> dict[str, Any]:
+    """What is told of a queue, by name."""
+    return {
+        "queue": report.info.name,
+        "task": report.info.task,
+        "model": report.info.model,
+        "max_depth": report.info.max_depth,
+        "waiting": sum(report.waiting.values()),
+        "waiting_by_priority": {str(step): count for step, count in report.waiting.items()},
+        "parked": report.parked,
+        "leased": report.leased,
+        "dead": report.dead,
+        "rate": round(sum(float(lane.get("rate", 0)) for lane in report.lanes.values()), 3),
+        "mean_batch": mean_batch(report),
+        "totals": dict(report.totals),
+        "lanes": {owner: dict(lane) for owner, lane in report.lanes.items()},
+    }
+
+
+def mean_batch(report: QueueReport) -> float | None:
+    """Mean number of items of the lanes' forward passes; None before the first."""
+    counts = [item for lane in report.lanes.values() for item in lane.get("batch_sizes", {}).items()]
+    batches = sum(count for _, count in counts)
+    return round(sum(int(size) * count for size, count in counts) / batches, 2) if batches else None

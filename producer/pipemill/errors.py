@@ -1,0 +1,172 @@
+"""Every error pipemill raises, in one tree. Each says what to do next.
+
+::
+
+    PipemillError
+    ├── ConfigurationError          what was configured can't work
+    │   ├── CatalogueError          the catalogue file has mistakes, each named by its path
+    │   ├── MissingExtra            an optional dependency isn't installed
+    │   └── ModelLoadError          a queue's model can't be loaded
+    ├── BrokerError                 Redis or Valkey
+    │   ├── BrokerUnavailable       can't be reached, or dropped the connection
+    │   └── BrokerRefused           answered with an error
+    ├── SubmitError                 the job was not accepted; nothing was stored
+    │   ├── UnknownQueue            no worker or catalogue has announced the queue
+    │   ├── QueueFull               the depth cap is reached (has retry_after)
+    │   ├── PayloadTooLarge         the inputs are larger than the queue takes
+    │   └── NotSerialisable         the inputs or parameters can't be written as JSON
+    ├── JobError                    how an accepted job ended, other than well
+    │   ├── MalformedJob            the message isn't a job
+    │   ├── InvalidInput            the inputs have the wrong type or shape
+    │   ├── InvalidParameter        a parameter is unknown, forbidden or out of bounds
+    │   ├── InputTooLong            more tokens than the model takes
+    │   ├── InferenceFailed         the pipeline raised
+    │   ├── ResultNotSerialisable   the answer can't be written as JSON
+    │   ├── PayloadMissing          a payload sent by reference is gone
+    │   ├── DeliveryLimitReached    workers died on it too often
+    │   ├── JobFailed               failed with an error this process doesn't know
+    │   ├── JobCancelled            cancelled before it ended
+    │   └── JobExpired              not started before its deadline
+    ├── UnknownJob                  no trace of this job: never accepted, or its result has expired
+    └── ResultTimeout               the result didn't come in time; the job goes on
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+class PipemillError(Exception):
+    """Root of all errors raised by pipemill."""
+
+
+class ConfigurationError(PipemillError):
+    """Raised when settings can't work as they stand."""
+
+
+class CatalogueError(ConfigurationError):
+    """Raised when a catalogue has mistakes; its text names each by its path and says the mend."""
+
+
+class MissingExtra(ConfigurationError):
+    """Raised when a feature needs an extra that isn't installed."""
+
+
+class ModelLoadError(ConfigurationError):
+    """Raised when a queue's model can't be loaded; names queue, model and cause."""
+
+
+class BrokerError(PipemillError):
+    """Raised for any trouble with Redis or Valkey."""
+
+
+class BrokerUnavailable(BrokerError):
+    """Raised when the broker can't be reached or the connection drops."""
+
+
+class BrokerRefused(BrokerError):
+    """Raised when the broker answers a command with an error."""
+
+
+class SubmitError(PipemillError):
+    """Raised when a job is not accepted; nothing was stored for it."""
+
+
+class UnknownQueue(SubmitError):
+    """Raised when no worker and no catalogue has announced the queue."""
+
+
+class QueueFull(SubmitError):
+    """Raised when a queue's depth cap is reached.
+
+    ``retry_after`` is in seconds. ``accepted`` holds the ids of the jobs of the same call that were accepted before
+    the cap was reached, in the order they were given.
+    """
+
+    def __init__(self, message: str = "the queue is full", retry_after: float = 1.0, accepted: tuple[str, ...] = ()):
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.accepted = accepted
+
+
+class PayloadTooLarge(SubmitError):
+    """Raised when a job's inputs are larger than its queue takes."""
+
+
+class NotSerialisable(SubmitError):
+    """Raised when a job's inputs or parameters can't be written as JSON."""
+
+
+class JobError(PipemillError):
+    """Raised by ``result()`` when a job ended other than well."""
+
+
+class MalformedJob(JobError):
+    """The message isn't a job: not JSON, no id, or arguments of the wrong form."""
+
+
+class InvalidInput(JobError):
+    """The inputs have the wrong type or shape for the queue's pipeline."""
+
+
+class InvalidParameter(JobError):
+    """A parameter is unknown, forbidden, or out of its bounds."""
+
+
+class InputTooLong(JobError):
+    """The inputs have more tokens than the model takes."""
+
+
+class InferenceFailed(JobError):
+    """The pipeline raised; the text carries its error."""
+
+
+class ResultNotSerialisable(JobError):
+    """The pipeline's answer can't be written as JSON."""
+
+
+class PayloadMissing(JobError):
+    """A payload sent by reference is gone; submit the job again."""
+
+
+class DeliveryLimitReached(JobError):
+    """Workers died while they held this job, as often as the limit allows."""
+
+
+class JobFailed(JobError):
+    """The job failed with an error type that this process doesn't know."""
+
+
+class JobCancelled(JobError):
+    """The job was cancelled before it ended."""
+
+
+class JobExpired(JobError):
+    """The job was not started before its deadline."""
+
+
+class UnknownJob(PipemillError):
+    """Raised when there is no trace of a job: never accepted here, or its result has expired."""
+
+
+class ResultTimeout(PipemillError, TimeoutError):
+    """Raised when a result didn't come in time; the job goes on, ask again."""
+
+
+#: The outcomes that cross the wire by class name, so that a client raises what the worker meant.
+JOB_ERRORS: Final[dict[str, type[JobError]]] = {
+    cls.__name__: cls
+    for cls in (
+        MalformedJob,
+        InvalidInput,
+        InvalidParameter,
+        InputTooLong,
+        InferenceFailed,
+        ResultNotSerialisable,
+        PayloadMissing,
+        DeliveryLimitReached,
+        JobFailed,
+        JobCancelled,
+        JobExpired,
+    )
+}

@@ -1,0 +1,241 @@
+"""Jobs on the wire: standard Celery messages, as kombu's Redis transport stores them."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from pipemill.errors import MalformedJob, NotSerialisable
+from pipemill.protocol.names import DELIVERY_END, DELIVERY_MARK, MAX_ID_LENGTH, PAYLOAD_HEADER, TASK_NAME
+from pipemill.protocol.results import has_non_finite
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request, as read from its message."""
+
+    id: str
+    queue: str
+    inputs: Any
+    parameters: dict[str, Any]
+    #: Seconds since the epoch before which it must not start, or None.
+    eta: float | None
+    #: Seconds since the epoch after which it must not start, or None.
+    expires: float | None
+    ignore_result: bool
+    #: Whether the inputs and parameters lie under ``payload_key(id)``.
+    by_reference: bool
+    #: Celery's headers and the embedded canvas (callbacks, errbacks, chain, chord).
+    headers: dict[str, Any]
+    canvas: dict[str, Any]
+    priority: int | None
+    #: Bytes of the message's body: inputs, parameters and canvas as JSON.
+    size: int = 0
+
+    @property
+    def has_canvas(self) -> bool:
+        """Whether something follows this job: a link, an errback, the rest of a chain, a chord."""
+        return any(self.canvas.values()) or self.headers.get("group") is not None
+
+
+_NO_CANVAS: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def encode_arguments(inputs: Any, parameters: dict[str, Any]) -> bytes:
+    """Write inputs and parameters as a Celery message body (JSON).
+
+    Raises
+    ------
+    NotSerialisable
+        When they hold what JSON has no form for.
+
+    """
+    try:
+        encoded = orjson.dumps(((inputs,), parameters, _NO_CANVAS))
+    except TypeError as error:
+        message = f"inputs and parameters must be JSON (str, int, float, bool, None, list, dict): {error}"
+        raise NotSerialisable(message) from error
+    if encoded.count(b"null") > len(_NO_CANVAS) and has_non_finite((inputs, parameters)):
+        message = "inputs and parameters must be JSON, and JSON has no form for NaN or infinity: send None instead"
+        raise NotSerialisable(message)
+    return encoded
+
+
+def encode_message(  # noqa: PLR0913  # each is a field of the message
+    job_id: str,
+    queue: str,
+    arguments: bytes,
+    *,
+    by_reference: bool = False,
+    priority: int = 0,
+    eta: float | None = None,
+    expires: float | None = None,
+    ignore_result: bool = False,
+) -> bytes:
+    """Write a job as kombu's Redis transport stores a Celery message (protocol 2)."""
+    body = b'[[null],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]' if by_reference else arguments
+    headers: dict[str, Any] = {
+        "lang": "py",
+        "task": TASK_NAME,
+        "id": job_id,
+        "shadow": None,
+        "eta": _iso(eta),
+        "expires": _iso(expires),
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": (None, None),
+        "root_id": job_id,
+        "parent_id": None,
+        "argsrepr": "",
+        "kwargsrepr": "",
+        "origin": "pipemill",
+        "ignore_result": ignore_result,
+    }
+    if by_reference:
+        headers[PAYLOAD_HEADER] = True
+    properties = {
+        "correlation_id": job_id,
+        "reply_to": "",
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": "", "routing_key": queue},
+        "priority": priority,
+        "body_encoding": "base64",
+        "delivery_tag": job_id,
+    }
+    return orjson.dumps(
+        {
+            "body": b64encode(body).decode("ascii"),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": properties,
+        }
+    )
+
+
+def _iso(moment: float | None) -> str | None:
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat()
+
+
+def message_id(raw: bytes) -> str | None:
+    """Find the job id in a message, even in one that is otherwise no job; None if there is none to answer to."""
+    try:
+        message = orjson.loads(raw)
+        job_id = message["headers"]["id"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return job_id if isinstance(job_id, str) and 0 < len(job_id) <= MAX_ID_LENGTH else None
+
+
+def decode_message(raw: bytes, queue: str) -> Job:
+    """Read a job from its message.
+
+    Raises
+    ------
+    MalformedJob
+        When the message isn't a job; the text says what a job looks like.
+
+    """
+    try:
+        message = orjson.loads(raw)
+        headers = message["headers"]
+        job_id = headers["id"]
+        name = headers["task"]
+    except (ValueError, TypeError, KeyError) as error:
+        text = "the message isn't a Celery task message (protocol 2, JSON); send it with a pipemill client or send_task"
+        raise MalformedJob(text) from error
+    if not isinstance(job_id, str) or not 0 < len(job_id) <= MAX_ID_LENGTH:
+        text = f"the job id must be a string of 1 to {MAX_ID_LENGTH} characters"
+        raise MalformedJob(text)
+    if name != TASK_NAME:
+        text = f"queue {queue!r} answers to the task name {TASK_NAME!r}, not {str(name)[:80]!r}"
+        raise MalformedJob(text)
+    body = _body(message, headers)
+    inputs, parameters, canvas = decode_arguments(body)
+    priority = _properties(message).get("priority")
+    return Job(
+        id=job_id,
+        queue=queue,
+        inputs=inputs,
+        parameters=parameters,
+        eta=_moment(headers, "eta"),
+        expires=_moment(headers, "expires"),
+        ignore_result=bool(headers.get("ignore_result")),
+        by_reference=bool(headers.get(PAYLOAD_HEADER)),
+        headers=headers,
+        canvas=canvas,
+        priority=priority if isinstance(priority, int) else None,
+        size=len(body),
+    )
+
+
+def _body(message: dict[str, Any], headers: dict[str, Any]) -> bytes:
+    if message.get("content-type") != "application/json":
+        text = f"the body must be JSON, not {str(message.get('content-type'))[:80]!r}: set task_serializer='json'"
+        raise MalformedJob(text)
+    if headers.get("compression"):
+        text = "compressed bodies aren't read: send without compression"
+        raise MalformedJob(text)
+    body = message.get("body")
+    if not isinstance(body, str):
+        text = "the message has no body"
+        raise MalformedJob(text)
+    try:
+        encoded = _properties(message).get("body_encoding") == "base64"
+        return b64decode(body, validate=True) if encoded else body.encode()
+    except ValueError as error:
+        text = "the body isn't base64, though its properties say so"
+        raise MalformedJob(text) from error
+
+
+def _properties(message: dict[str, Any]) -> dict[str, Any]:
+    properties = message.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def decode_arguments(body: bytes) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Read inputs, parameters and canvas from a message body.
+
+    Raises
+    ------
+    MalformedJob
+        When it isn't ``[[inputs], {parameters}, {...}]``.
+
+    """
+    try:
+        args, kwargs, canvas = orjson.loads(body)
+    except (ValueError, TypeError) as error:
+        text = "the body must be JSON of the form [[inputs], {parameters}, {...}]"
+        raise MalformedJob(text) from error
+    if not isinstance(args, list) or not isinstance(kwargs, dict) or not isinstance(canvas, dict | None):
+        text = "the body must be [[inputs], {parameters}, {...}]: positional arguments first, then keyword arguments"
+        raise MalformedJob(text)
+    if len(args) != 1:
+        text = f"a job takes exactly one positional argument, its inputs, and parameters by keyword; got {len(args)}"
+        raise MalformedJob(text)
+    return args[0], kwargs, canvas or {}
+
+
+def _moment(headers: dict[str, Any], name: str) -> float | None:
+    value = headers.get(name)
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError) as error:
+        text = f"the header {name!r} must be an ISO 8601 time"
+        raise MalformedJob(text) from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def split_deliveries(stored: bytes) -> tuple[int, bytes]:
+    """Return how often a stored message was delivered to a worker that then died, and the message itself."""
+    if stored[:1] != DELIVERY_MARK:
+        return 0, stored
+    count, _, raw = stored[1:].partition(DELIVERY_END)
+    return (int(count), raw) if count.isdigit() else (0, stored)

@@ -1,0 +1,114 @@
+"""Names and keys: everything that is called something in Redis."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Final
+from uuid import uuid4
+
+#: The one Celery task name that lanes answer to.
+TASK_NAME: Final = "pipemill.infer"
+#: The prefix of all keys that aren't Celery's.
+PREFIX: Final = "pipemill:"
+#: kombu's default priority steps of the Redis transport: one list each, 0 first.
+PRIORITY_STEPS: Final = (0, 3, 6, 9)
+#: kombu's separator between a queue's name and a priority step other than 0.
+PRIORITY_SEPARATOR: Final = "\x06\x16"
+#: Celery's prefix of result keys, also the name of the channel on which a result is published.
+RESULT_PREFIX: Final = "celery-task-meta-"
+#: Inputs whose message body is larger travel by reference, in bytes: a script that moves 1 MB blocks Redis for 6 ms.
+REFERENCE_BYTES: Final = 32 * 1024
+#: How long Redis remembers an accepted job that never ends (a purged queue), in seconds: a week.
+RECORD_TTL_SECONDS: Final = 7 * 24 * 3600
+#: The longest job id accepted, in characters; ids become part of key names.
+MAX_ID_LENGTH: Final = 255
+#: The header that says where a payload sent by reference lies.
+PAYLOAD_HEADER: Final = "pipemill_payload"
+#: First byte of a message that has been delivered before: ``\x01<count>\x02<message>``.
+DELIVERY_MARK: Final = b"\x01"
+DELIVERY_END: Final = b"\x02"
+
+QUEUES_KEY: Final = f"{PREFIX}queues"
+LEASES_KEY: Final = f"{PREFIX}leases"
+SEQUENCE_KEY: Final = f"{PREFIX}sequence"
+
+
+def lease_key(owner: str) -> str:
+    """Hash of the jobs that an owner has leased: field → message."""
+    return f"{PREFIX}lease:{owner}"
+
+
+def inbox_key(owner: str) -> str:
+    """List into which an idle owner's blocking wait moves a job; leased like the hash."""
+    return f"{PREFIX}inbox:{owner}"
+
+
+def delayed_key(queue: str) -> str:
+    """Sorted set of parked jobs by due time (seconds since the epoch)."""
+    return f"{PREFIX}delayed:{queue}"
+
+
+def dead_key(queue: str) -> str:
+    """List of dead letters, newest first."""
+    return f"{PREFIX}dead:{queue}"
+
+
+def counters_key(queue: str) -> str:
+    """Hash of running totals of a queue."""
+    return f"{PREFIX}counters:{queue}"
+
+
+def lanes_key(queue: str) -> str:
+    """Hash owner → what the lane last said of itself (JSON)."""
+    return f"{PREFIX}lanes:{queue}"
+
+
+def cancelled_key(queue: str) -> str:
+    """Sorted set of cancelled job ids by the time they were cancelled."""
+    return f"{PREFIX}cancelled:{queue}"
+
+
+def record_key(job_id: str) -> str:
+    """The job record: ``<q|r>|<ordinal>|<queue>`` (queued or running) while the job hasn't ended."""
+    return f"{PREFIX}job:{job_id}"
+
+
+def payload_key(job_id: str) -> str:
+    """Where a large payload lies while the job hasn't ended."""
+    return f"{PREFIX}payload:{job_id}"
+
+
+def once_key(queue: str, key: str) -> str:
+    """The job id that an idempotency key stands for."""
+    return f"{PREFIX}once:{queue}:{key}"
+
+
+def result_key(job_id: str) -> str:
+    """Celery's result key, and the channel on which the result is published."""
+    return f"{RESULT_PREFIX}{job_id}"
+
+
+def priority_step(priority: int) -> int:
+    """The step kombu files a priority under: the highest that isn't above it."""
+    return max(step for step in PRIORITY_STEPS if step <= max(priority, 0))
+
+
+def list_key(queue: str, step: int) -> str:
+    """The list of a queue's jobs of one priority step, as kombu names it."""
+    return f"{queue}{PRIORITY_SEPARATOR}{step}" if step else queue
+
+
+def list_keys(queue: str) -> list[str]:
+    """All lists of a queue, most urgent first."""
+    return [list_key(queue, step) for step in PRIORITY_STEPS]
+
+
+def new_owner(queue: str) -> str:
+    """Name a lease owner: one lane in one process. The queue is what stands before the bar."""
+    return f"{queue}|{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+def owner_queue(owner: str) -> str:
+    """Return the queue an owner takes from."""
+    return owner.partition("|")[0]

@@ -1,0 +1,127 @@
+"""Results on the wire: Celery's own documents, which ``AsyncResult`` reads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from pipemill.errors import JOB_ERRORS, JobCancelled, JobError, JobExpired, JobFailed
+from pipemill.protocol.states import JobStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a job ended."""
+
+    job_id: str
+    status: JobStatus
+    #: The answer, when it succeeded.
+    value: Any = None
+    #: What ``result()`` raises, when it didn't.
+    error: JobError | None = None
+
+    def get(self) -> Any:
+        """Return the answer.
+
+        Raises
+        ------
+        JobError
+            When the job ended other than well.
+
+        """
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+def encode_success(job_id: str, value: Any, *, links: dict[str, Any] | None = None) -> bytes:
+    """Write an answer as Celery's result document; NaN and infinities as Celery's own encoder writes them.
+
+    Raises
+    ------
+    TypeError
+        When the answer holds what JSON has no form for.
+
+    """
+    encoded = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    if b"null" in encoded and has_non_finite(value):
+        encoded = _dumps_with_nan(value)
+    return _document("SUCCESS", job_id, orjson.Fragment(encoded), links)
+
+
+def has_non_finite(value: Any) -> bool:
+    """Whether a value holds a NaN or an infinity, which orjson writes as null."""
+    if isinstance(value, dict):
+        return any(map(has_non_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(has_non_finite, value))
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def encode_failure(job_id: str, error: JobError, *, links: dict[str, Any] | None = None) -> bytes:
+    """Write an error as Celery's result document; a cancelled or expired job is Celery's REVOKED."""
+    if isinstance(error, JobCancelled | JobExpired):
+        reason = "expired" if isinstance(error, JobExpired) else "revoked"
+        revoked = {"exc_type": "TaskRevokedError", "exc_message": [reason], "exc_module": "celery.exceptions"}
+        return _document("REVOKED", job_id, revoked, links)
+    failure = {"exc_type": type(error).__name__, "exc_message": [str(error)], "exc_module": type(error).__module__}
+    return _document("FAILURE", job_id, failure, links)
+
+
+def _document(status: str, job_id: str, result: Any, links: dict[str, Any] | None) -> bytes:
+    document = {
+        "status": status,
+        "result": result,
+        "traceback": None,
+        "children": [],
+        "date_done": datetime.now(UTC).isoformat(),
+        "task_id": job_id,
+    }
+    if links:
+        document.update(links)
+    return orjson.dumps(document)
+
+
+def decode_result(job_id: str, document: bytes) -> Result | None:
+    """Read a result document, ours or Celery's; None when the job hasn't ended."""
+    try:
+        meta = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        meta = _loads_with_nan(document)
+    status, value = meta.get("status"), meta.get("result")
+    if status == "SUCCESS":
+        return Result(job_id=job_id, status=JobStatus.SUCCEEDED, value=value)
+    if status == "FAILURE":
+        return Result(job_id=job_id, status=JobStatus.FAILED, error=_error(value))
+    if status == "REVOKED":
+        if "expired" in str(value):
+            text = "the job was not started before its deadline; submit it again with a later one"
+            return Result(job_id=job_id, status=JobStatus.EXPIRED, error=JobExpired(text))
+        return Result(job_id=job_id, status=JobStatus.CANCELLED, error=JobCancelled("the job was cancelled"))
+    return None
+
+
+def _dumps_with_nan(value: Any) -> bytes:
+    import json  # noqa: PLC0415  # rarely needed, and it would slow down the import of every producer
+
+    return json.dumps(value).encode()
+
+
+def _loads_with_nan(document: bytes) -> Any:
+    """Read JSON with NaN and Infinity, as Celery's own encoder writes them."""
+    import json  # noqa: PLC0415  # rarely needed, and it would slow down the import of every producer
+
+    return json.loads(document)
+
+
+def _error(value: Any) -> JobError:
+    if not isinstance(value, dict):
+        return JobFailed(str(value))
+    name, messages = str(value.get("exc_type")), value.get("exc_message")
+    text = "; ".join(map(str, messages)) if isinstance(messages, list | tuple) else str(messages)
+    known = JOB_ERRORS.get(name)
+    return known(text) if known else JobFailed(f"{name}: {text}")

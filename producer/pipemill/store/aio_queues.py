@@ -1,0 +1,96 @@
+"""The ``AsyncQueueStore`` on Redis ≥ 6.2 or Valkey; the twin of ``queues.py``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipemill.protocol import names
+from pipemill.store import wire
+from pipemill.store.base import Accepted, QueueInfo, QueueReport, Standing, Submission
+from pipemill.store.connection import Client, connect_async, script, translated
+from pipemill.store.queues import LOOK_AGAIN_SECONDS, SUBSCRIBED_SECONDS, wire_report
+
+
+class AsyncRedisQueueStore:
+    """A producer's view of the broker, for asyncio."""
+
+    def __init__(self, url: str, *, client: Client | None = None):
+        self.url = url
+        self._client = client if client is not None else connect_async(url)
+
+    async def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
+        """Accept jobs up to the depth cap; None when the queue is unknown."""
+        keys, arguments = wire.enqueue_call(queue, submissions)
+        large = {names.payload_key(job.job_id): job.payload for job in submissions if job.payload is not None}
+        with translated(self.url):
+            for key, payload in large.items():
+                await self._client.set(key, payload, ex=names.RECORD_TTL_SECONDS)
+            accepted = wire.read_accepted(await script("enqueue").run_async(self._client, keys, arguments))
+            refused = wire.refused_payloads(large, accepted)
+            if refused:
+                await self._client.delete(*refused)
+            if accepted and len(accepted.job_ids) < len(submissions):
+                lanes = wire.fresh_lanes(await self._client.hgetall(names.lanes_key(queue)))
+                accepted = replace(accepted, rate=wire.total_rate(lanes))
+        return accepted
+
+    async def declare(self, info: QueueInfo) -> None:
+        """Make a queue known, unless it is."""
+        with translated(self.url):
+            await self._client.hsetnx(names.QUEUES_KEY, info.name, wire.encode_info(info))
+
+    async def info(self, queue: str) -> QueueInfo | None:
+        """What the queue announced of itself."""
+        with translated(self.url):
+            stored = await self._client.hget(names.QUEUES_KEY, queue)
+        return wire.decode_info(stored) if stored else None
+
+    async def standings(self, job_ids: Sequence[str]) -> list[Standing]:
+        """What is known of each job, in order."""
+        if not job_ids:
+            return []
+        with translated(self.url):
+            read = wire.read_standings(job_ids, await self._client.mget(wire.standing_keys(job_ids)))
+            taken = {
+                queue: int(await self._client.hget(names.counters_key(queue), "taken") or 0)
+                for queue in wire.queues_waited_in(read)
+            }
+        return wire.placed(read, taken)
+
+    async def wait(self, job_id: str, timeout: float) -> Standing:  # part of the seam, like its twin
+        """What is known of a job once it has ended, or after ``timeout`` seconds; woken by the worker's publish."""
+        deadline = time.monotonic() + timeout
+        with translated(self.url):
+            async with self._client.pubsub() as channel:
+                await channel.subscribe(names.result_key(job_id))
+                await channel.get_message(timeout=SUBSCRIBED_SECONDS)
+                standing = (await self.standings([job_id]))[0]
+                while standing.result is None and standing.queue and (left := deadline - time.monotonic()) > 0:
+                    await channel.get_message(ignore_subscribe_messages=True, timeout=min(left, LOOK_AGAIN_SECONDS))
+                    standing = (await self.standings([job_id]))[0]
+        return standing
+
+    async def cancel(self, job_id: str) -> bool | None:
+        """End a job as cancelled."""
+        keys, arguments = wire.cancel_call(job_id)
+        with translated(self.url):
+            return wire.read_cancelled(await script("cancel").run_async(self._client, keys, arguments))
+
+    async def reports(self) -> list[QueueReport]:
+        """All known queues, by name."""
+        with translated(self.url):
+            stored = await self._client.hgetall(names.QUEUES_KEY)
+            owners = wire.lease_owners(await self._client.zrange(names.LEASES_KEY, 0, -1))
+            return [await self._report(wire.decode_info(stored[name]), owners) for name in sorted(stored)]
+
+    async def _report(self, info: QueueInfo, owners: dict[str, list[str]]) -> QueueReport:
+        async with self._client.pipeline(transaction=False) as pipe:
+            mine = owners.get(info.name, [])
+            wire_report(pipe, info.name, mine)
+            return wire.read_report(info, await pipe.execute(), len(mine))
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self._client.aclose()

@@ -1,0 +1,265 @@
+"""The seam between pipemill and its broker: what a store does, whatever it is made of.
+
+Two sides of one store. A ``JobStore`` is what one lane of a worker needs: it takes jobs under a lease and ends leases.
+A ``QueueStore`` (and its asynchronous twin) is what a producer needs: it enqueues and looks results up. The in-memory
+double in ``pipemill.store.memory`` has both; one contract test runs over it and over real servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from pipemill.protocol import Outcome, Result
+
+#: How long a job taken and not renewed stays with its owner, in seconds.
+DEFAULT_LEASE_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueInfo:
+    """What a queue announces of itself, so that producers need no catalogue."""
+
+    name: str
+    #: The pipeline's task, ``text-classification`` for one.
+    task: str
+    model: str = ""
+    #: Most jobs that may wait.
+    max_depth: int = 100_000
+    #: Largest inputs and parameters of one job as JSON, in bytes.
+    max_input_bytes: int = 1_048_576
+    #: How long results are kept, in seconds.
+    result_ttl_seconds: int = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One encoded job on its way into a queue."""
+
+    job_id: str
+    #: Index of its list in ``protocol.names.PRIORITY_STEPS``.
+    list_index: int
+    message: bytes
+    #: Jobs of one queue with equal keys are one job; empty for none.
+    idempotency_key: str = ""
+    #: What travels by reference, or None.
+    payload: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What became of a call to ``enqueue``: the first ``len(job_ids)`` submissions were accepted."""
+
+    #: The id each accepted job is known by; another than its own if its idempotency key was known.
+    job_ids: Sequence[str]
+    depth: int
+    max_depth: int
+    #: Jobs a second that the queue's workers ended lately; 0 when nobody works. Known only if some were refused.
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the store knows of a job."""
+
+    #: Set when it has ended.
+    result: Result | None = None
+    #: The queue of a job that hasn't ended; None if there is no trace of it.
+    queue: str | None = None
+    running: bool = False
+    #: How many jobs were to be taken before it, at last sight.
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueReport:
+    """A queue as it stands."""
+
+    info: QueueInfo
+    #: Jobs waiting, by priority step.
+    waiting: Mapping[int, int]
+    #: Jobs parked until their time.
+    parked: int
+    #: Jobs leased to workers.
+    leased: int
+    #: Dead letters kept.
+    dead: int
+    #: Running totals by the name of the outcome, and ``enqueued``, ``taken``, ``redelivered``.
+    totals: Mapping[str, int]
+    #: What each lane last said of itself, by owner.
+    lanes: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(slots=True, eq=False)
+class Leased:
+    """A job in our hands for the length of a lease."""
+
+    #: Names the lease; whoever lost it changes nothing.
+    field: str
+    #: The message, without its delivery count.
+    raw: bytes
+    #: How often it was delivered before to a worker that then died.
+    deliveries: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Taken:
+    """The reply of ``take``."""
+
+    jobs: list[Leased]
+    #: The server's clock, in seconds since the epoch.
+    now: float
+    #: The lease stood until now; if it didn't, jobs taken before are others' by now.
+    stood: bool
+    #: A job that was delivered before waits until this owner holds nothing.
+    blocked: bool = False
+    #: Jobs of this queue that were cancelled since the last look.
+    cancelled: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Renewal:
+    """The reply of ``renew``."""
+
+    now: float
+    #: False when the lease ran out and its jobs were given to others.
+    stands: bool
+    cancelled: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Completion:
+    """The end of one lease."""
+
+    field: str
+    #: Empty when the message had none to answer to.
+    job_id: str
+    outcome: Outcome
+    #: Celery's result document; None stores nothing (ignored results, parked jobs).
+    document: bytes | None = None
+    #: When a parked job is due, in seconds since the epoch.
+    due: float = 0.0
+    #: Messages to push when, and only if, the lease was still ours: (list key, message).
+    follow_ups: Sequence[tuple[str, bytes]] = ()
+
+
+class JobStore(Protocol):
+    """One lane's hold on its queue. Thread-safe; ``wait`` and ``take`` are called from one thread."""
+
+    @property
+    def owner(self) -> str:
+        """The lease owner's name, new for every start."""
+        ...
+
+    def announce(self, info: QueueInfo) -> None:
+        """Make the queue known to producers."""
+        ...
+
+    def wait(self, timeout: float) -> None:
+        """Block until a job may be there to take, or for ``timeout`` seconds."""
+        ...
+
+    def take(self, n: int) -> Taken:
+        """Lease up to ``n`` jobs, most urgent first. ``n = 0`` only extends the lease."""
+        ...
+
+    def payloads(self, job_ids: Sequence[str]) -> list[bytes | None]:
+        """Fetch payloads sent by reference; None for each that is gone."""
+        ...
+
+    def complete(self, completions: Sequence[Completion]) -> list[bool]:
+        """End leases atomically, each only if it is still ours; False for each that changed nothing."""
+        ...
+
+    def release(self, fields: Sequence[str]) -> int:
+        """Give jobs back to the head of the queue; how many were still ours."""
+        ...
+
+    def renew(self, running: Mapping[str, str]) -> Renewal:
+        """Extend the lease if it still stands; ``running`` maps the fields of running jobs to their ids."""
+        ...
+
+    def reap(self) -> int:
+        """Give back the jobs of owners whose lease ran out, on any queue; how many."""
+        ...
+
+    def report(self, facts: Mapping[str, Any]) -> None:
+        """Publish facts about this lane for a few lease lengths."""
+        ...
+
+    def close(self) -> int:
+        """Give everything back and end the lease; how many jobs were given back."""
+        ...
+
+
+class QueueStore(Protocol):
+    """A producer's view of the broker. Thread-safe."""
+
+    def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
+        """Accept jobs up to the depth cap; None when the queue is unknown."""
+        ...
+
+    def declare(self, info: QueueInfo) -> None:
+        """Make a queue known, unless it is."""
+        ...
+
+    def info(self, queue: str) -> QueueInfo | None:
+        """What the queue announced of itself."""
+        ...
+
+    def standings(self, job_ids: Sequence[str]) -> list[Standing]:
+        """What is known of each job, in order."""
+        ...
+
+    def wait(self, job_id: str, timeout: float) -> Standing:
+        """What is known of a job once it has ended, or after ``timeout`` seconds."""
+        ...
+
+    def cancel(self, job_id: str) -> bool | None:
+        """End a job as cancelled: True if so, False if it had ended, None if there is no trace of it."""
+        ...
+
+    def reports(self) -> list[QueueReport]:
+        """All known queues, by name."""
+        ...
+
+    def close(self) -> None:
+        """Close connections."""
+        ...
+
+
+class AsyncQueueStore(Protocol):
+    """``QueueStore`` for asyncio."""
+
+    async def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
+        """Accept jobs up to the depth cap; None when the queue is unknown."""
+        ...
+
+    async def declare(self, info: QueueInfo) -> None:
+        """Make a queue known, unless it is."""
+        ...
+
+    async def info(self, queue: str) -> QueueInfo | None:
+        """What the queue announced of itself."""
+        ...
+
+    async def standings(self, job_ids: Sequence[str]) -> list[Standing]:
+        """What is known of each job, in order."""
+        ...
+
+    async def wait(self, job_id: str, timeout: float) -> Standing:
+        """What is known of a job once it has ended, or after ``timeout`` seconds."""
+        ...
+
+    async def cancel(self, job_id: str) -> bool | None:
+        """End a job as cancelled: True if so, False if it had ended, None if there is no trace of it."""
+        ...
+
+    async def reports(self) -> list[QueueReport]:
+        """All known queues, by name."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections."""
+        ...

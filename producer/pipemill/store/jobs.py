@@ -1,0 +1,207 @@
+"""The ``JobStore`` on Redis ≥ 6.2 or Valkey."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from pipemill.protocol import Outcome, names, split_deliveries
+from pipemill.store import wire
+from pipemill.store.base import DEFAULT_LEASE_SECONDS, Completion, Leased, QueueInfo, Renewal, Taken
+from pipemill.store.connection import Client, connect, script, translated
+
+#: Dead letters kept per queue.
+DEAD_LETTERS_KEPT: Final = 10_000
+#: Most jobs moved by one script, so that no script blocks the server for long.
+TAKE_AT_MOST: Final = 128
+#: Owners reaped by one call.
+REAP_AT_MOST: Final = 16
+#: How long the trace of a job with an ignored result is kept against duplicates, in seconds.
+TRACE_TTL_SECONDS: Final = 300
+
+_HOW: Final = {Outcome.PARKED: "park"}
+
+
+class RedisJobStore:
+    """One lane's hold on its queue."""
+
+    def __init__(
+        self,
+        url: str,
+        queue: str,
+        *,
+        lease_seconds: float = DEFAULT_LEASE_SECONDS,
+        result_ttl_seconds: int = 3600,
+        client: Client | None = None,
+    ):
+        self.url = url
+        self.queue = queue
+        self.owner = names.new_owner(queue)
+        self._client = client if client is not None else connect(url)
+        self._lease_seconds = lease_seconds
+        self._ttl = result_ttl_seconds
+        self._lists = names.list_keys(queue)
+        self._hash, self._inbox = names.lease_key(self.owner), names.inbox_key(self.owner)
+        self._seen_cancelled = 0.0
+        self._held: set[str] = set()
+        self._reply_lost = False
+        self._documents = 0
+
+    def announce(self, info: QueueInfo) -> None:
+        """Make the queue known to producers."""
+        with translated(self.url):
+            self._client.hset(names.QUEUES_KEY, self.queue, wire.encode_info(info))
+
+    def wait(self, timeout: float) -> None:
+        """Block until the most urgent list has a job (it moves to our inbox), or for ``timeout`` seconds."""
+        with translated(self.url):
+            self._client.blmove(self.queue, self._inbox, timeout, "RIGHT", "LEFT")
+
+    def take(self, n: int) -> Taken:
+        """Lease up to ``n`` jobs (``TAKE_AT_MOST`` in one call)."""
+        if self._reply_lost:
+            self._recover()
+        keys = [
+            self._hash,
+            self._inbox,
+            names.LEASES_KEY,
+            names.SEQUENCE_KEY,
+            names.delayed_key(self.queue),
+            names.counters_key(self.queue),
+            names.cancelled_key(self.queue),
+            *self._lists,
+        ]
+        arguments = [self.owner, self._lease_seconds, min(n, TAKE_AT_MOST), self._seen_cancelled, wire.STEPS]
+        self._reply_lost = True
+        with translated(self.url):
+            clock, stood, blocked, cancelled, flat = script("take").run(self._client, keys, arguments)
+        self._reply_lost = False
+        jobs = [_leased(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
+        self._held.update(job.field for job in jobs)
+        now = float(clock)
+        return Taken(jobs, now, stood == 1, blocked == 1, self._note_cancelled(cancelled, now))
+
+    def _recover(self) -> None:
+        """Give back what a lost reply left in our lease: the server thinks it is ours, and we never saw it."""
+        with translated(self.url):
+            fields = [str(field, "utf-8") for field in self._client.hkeys(self._hash)]
+        self.release([field for field in fields if field not in self._held])
+        self._reply_lost = False
+
+    def _note_cancelled(self, cancelled: Sequence[bytes], now: float) -> list[str]:
+        if cancelled:
+            self._seen_cancelled = now
+        return [str(job_id, "utf-8") for job_id in cancelled]
+
+    def payloads(self, job_ids: Sequence[str]) -> list[bytes | None]:
+        """Fetch payloads sent by reference."""
+        with translated(self.url):
+            found: list[bytes | None] = self._client.mget([names.payload_key(job_id) for job_id in job_ids])
+        return found
+
+    def complete(self, completions: Sequence[Completion]) -> list[bool]:
+        """End leases atomically; large documents are written first and renamed by the script."""
+        arguments: list[Any] = [names.record_key(""), names.result_key(""), names.payload_key(""), DEAD_LETTERS_KEPT]
+        large: dict[int, Completion] = {}
+        with translated(self.url):
+            for index, done in enumerate(completions):
+                how, value, ttl = self._end(done)
+                if how == "move":
+                    large[index] = done
+                arguments += (done.field, done.job_id, done.outcome.value, how, value, ttl, len(done.follow_ups))
+                for follow_up in done.follow_ups:
+                    arguments += follow_up
+            keys = [
+                self._hash,
+                names.counters_key(self.queue),
+                names.delayed_key(self.queue),
+                names.dead_key(self.queue),
+                names.cancelled_key(self.queue),
+            ]
+            reply = script("complete").run(self._client, keys, arguments)
+            for index, done in large.items():
+                if reply[index] == 1 and done.document is not None:
+                    self._client.publish(names.result_key(done.job_id), done.document)
+        self._held.difference_update(done.field for done in completions)
+        return [code == 1 for code in reply]
+
+    def _end(self, done: Completion) -> tuple[str, bytes | str, float]:
+        """How the script is to end it: the way, the value, and the retention or due time."""
+        if done.outcome is Outcome.PARKED:
+            return "park", "", done.due
+        if done.document is None:
+            return "drop", "", TRACE_TTL_SECONDS
+        if len(done.document) <= names.REFERENCE_BYTES:
+            return "store", done.document, self._ttl
+        self._documents += 1
+        key = f"{names.PREFIX}document:{self.owner}:{self._documents}"
+        self._client.set(key, done.document, ex=self._ttl)
+        return "move", key, self._ttl
+
+    def release(self, fields: Sequence[str]) -> int:
+        """Give jobs back to the head of the queue."""
+        if not fields:
+            return 0
+        with translated(self.url):
+            released: int = script("release").run(
+                self._client, self._release_keys(), [*self._release_args("0"), *fields]
+            )
+        self._held.difference_update(fields)
+        return released
+
+    def _release_keys(self) -> list[str]:
+        return [self._hash, self._inbox, names.LEASES_KEY, names.counters_key(self.queue), *self._lists]
+
+    def _release_args(self, everything: str) -> list[str]:
+        return [self.owner, wire.STEPS, everything]
+
+    def renew(self, running: Mapping[str, str]) -> Renewal:
+        """Extend the lease if it still stands, and mark running jobs."""
+        keys = [names.LEASES_KEY, self._hash, names.cancelled_key(self.queue), names.counters_key(self.queue)]
+        arguments: list[Any] = [self.owner, self._lease_seconds, self._seen_cancelled, names.record_key("")]
+        arguments += [names.RECORD_TTL_SECONDS, self.queue]
+        for item in running.items():
+            arguments += item
+        with translated(self.url):
+            clock, stands, cancelled = script("renew").run(self._client, keys, arguments)
+        return Renewal(float(clock), stands == 1, [str(job_id, "utf-8") for job_id in cancelled])
+
+    def reap(self) -> int:
+        """Give back the jobs of owners whose lease ran out."""
+        reaped = 0
+        with translated(self.url):
+            seconds, micros = self._client.time()
+            now = seconds + micros / 1e6
+            expired = self._client.zrangebyscore(names.LEASES_KEY, "-inf", now, start=0, num=REAP_AT_MOST)
+            for member in expired:
+                reaped += max(self._reap_owner(str(member, "utf-8")), 0)
+        return reaped
+
+    def _reap_owner(self, owner: str) -> int:
+        queue = names.owner_queue(owner)
+        keys = [names.LEASES_KEY, names.lease_key(owner), names.inbox_key(owner), names.counters_key(queue)]
+        count: int = script("reap").run(self._client, [*keys, *names.list_keys(queue)], [owner, wire.STEPS])
+        self._client.hdel(names.lanes_key(queue), owner)
+        return count
+
+    def report(self, facts: Mapping[str, Any]) -> None:
+        """Publish facts about this lane."""
+        with translated(self.url):
+            self._client.hset(names.lanes_key(self.queue), self.owner, orjson.dumps({"at": time.time(), **facts}))
+
+    def close(self) -> int:
+        """Give everything back and end the lease."""
+        with translated(self.url):
+            released: int = script("release").run(self._client, self._release_keys(), self._release_args("1"))
+            self._client.hdel(names.lanes_key(self.queue), self.owner)
+        self._held.clear()
+        self._client.close()
+        return released
+
+
+def _leased(field: bytes, stored: bytes) -> Leased:
+    deliveries, raw = split_deliveries(stored)
+    return Leased(str(field, "utf-8"), raw, deliveries)

@@ -1,0 +1,348 @@
+"""The store in memory: the same semantics without a server, for tests. Shipped as ``pipemill.testing``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipemill.errors import JobCancelled
+from pipemill.protocol import Outcome, decode_result, encode_failure, names
+from pipemill.store import wire
+from pipemill.store.base import (
+    DEFAULT_LEASE_SECONDS,
+    Accepted,
+    Completion,
+    Leased,
+    QueueInfo,
+    QueueReport,
+    Renewal,
+    Standing,
+    Submission,
+    Taken,
+)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    raw: bytes
+    deliveries: int = 0
+
+
+@dataclass(slots=True)
+class _Queue:
+    info: QueueInfo
+    lists: list[deque[_Waiting]] = field(default_factory=lambda: [deque() for _ in names.PRIORITY_STEPS])
+    parked: list[tuple[float, int, _Waiting]] = field(default_factory=list)
+    dead: list[bytes] = field(default_factory=list)
+    cancelled: dict[str, float] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+    lanes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def count(self, name: str, by: int = 1) -> None:
+        self.totals[name] = self.totals.get(name, 0) + by
+
+    @property
+    def depth(self) -> int:
+        return len(self.parked) + sum(map(len, self.lists))
+
+
+class MemoryBroker:
+    """What Redis would hold. Its clock can be moved on by tests."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.queues: dict[str, _Queue] = {}
+        self.announced: set[str] = set()
+        self.leases: dict[str, float] = {}
+        self.held: dict[str, dict[str, tuple[int, _Waiting]]] = {}
+        self.results: dict[str, bytes] = {}
+        self.records: dict[str, tuple[str, int, str]] = {}
+        self.payloads: dict[str, bytes] = {}
+        self.once: dict[tuple[str, str], str] = {}
+        self.sequence = 0
+        self._offset = 0.0
+
+    def now(self) -> float:
+        """Seconds since the epoch, on this broker's clock."""
+        return time.time() + self._offset
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        with self.changed:
+            self._offset += seconds
+            self.changed.notify_all()
+
+    def queue(self, name: str) -> _Queue:
+        """Return a queue; like Redis' lists, it is there as soon as somebody uses it."""
+        return self.queues.setdefault(name, _Queue(QueueInfo(name=name, task="")))
+
+    def push(self, list_name: str, raw: bytes) -> None:
+        """Put a raw message into a list, as a plain Celery client would."""
+        with self.changed:
+            name, _, step = list_name.partition(names.PRIORITY_SEPARATOR)
+            self.queue(name).lists[names.PRIORITY_STEPS.index(int(step or 0))].append(_Waiting(raw))
+            self.changed.notify_all()
+
+    def has_ended(self, job_id: str) -> bool:
+        """Whether a job has its result."""
+        document = self.results.get(job_id)
+        return document is not None and decode_result(job_id, document) is not None
+
+
+class MemoryJobStore:
+    """One lane's hold on its queue, in memory."""
+
+    def __init__(self, broker: MemoryBroker, queue: str, *, lease_seconds: float = DEFAULT_LEASE_SECONDS):
+        self.owner = names.new_owner(queue)
+        self._broker, self._name, self._lease_seconds = broker, queue, lease_seconds
+        self._seen_cancelled = 0.0
+
+    @property
+    def _queue(self) -> _Queue:
+        return self._broker.queue(self._name)
+
+    @property
+    def _mine(self) -> dict[str, tuple[int, _Waiting]]:
+        return self._broker.held.setdefault(self.owner, {})
+
+    def announce(self, info: QueueInfo) -> None:
+        """Make the queue known to producers."""
+        with self._broker.changed:
+            self._queue.info = info
+            self._broker.announced.add(self._name)
+
+    def wait(self, timeout: float) -> None:
+        """Block until the queue has a job, or for ``timeout`` seconds."""
+        with self._broker.changed:
+            self._broker.changed.wait_for(lambda: any(self._queue.lists), timeout)
+
+    def take(self, n: int) -> Taken:
+        """Lease up to ``n`` jobs."""
+        with self._broker.changed:
+            now, queue, mine = self._broker.now(), self._queue, self._mine
+            stood = self.owner in self._broker.leases
+            self._broker.leases[self.owner] = now + self._lease_seconds
+            for parked in sorted((p for p in queue.parked if p[0] <= now), key=lambda p: p[0], reverse=True):
+                queue.parked.remove(parked)
+                queue.lists[parked[1]].appendleft(parked[2])
+            jobs: list[Leased] = []
+            blocked = False
+            for index, waiting in enumerate(queue.lists):
+                while waiting and len(jobs) < n and not blocked:
+                    alone = waiting[0].deliveries > 0
+                    blocked = (alone and bool(mine)) or any(job.deliveries for job in jobs)
+                    if not blocked:
+                        jobs.append(self._lease(index, waiting.popleft()))
+            alone_taken = any(job.deliveries for job in jobs)
+            queue.count("taken", len(jobs))
+            cancelled = [job_id for job_id, at in queue.cancelled.items() if at > self._seen_cancelled]
+            self._seen_cancelled = now if cancelled else self._seen_cancelled
+            return Taken(jobs, now, stood, blocked and not alone_taken, cancelled)
+
+    def _lease(self, index: int, waiting: _Waiting) -> Leased:
+        self._broker.sequence += 1
+        lease = f"{self._broker.sequence}|{names.PRIORITY_STEPS[index]}"
+        self._mine[lease] = (index, waiting)
+        return Leased(lease, waiting.raw, waiting.deliveries)
+
+    def payloads(self, job_ids: Sequence[str]) -> list[bytes | None]:
+        """Fetch payloads sent by reference."""
+        with self._broker.changed:
+            return [self._broker.payloads.get(job_id) for job_id in job_ids]
+
+    def complete(self, completions: Sequence[Completion]) -> list[bool]:
+        """End leases, each only if it is still ours."""
+        with self._broker.changed:
+            done = [self._complete(completion) for completion in completions]
+            self._broker.changed.notify_all()
+            return done
+
+    def _complete(self, done: Completion) -> bool:
+        held = self._mine.pop(done.field, None)
+        if held is None:
+            return False
+        broker, queue = self._broker, self._queue
+        ended = broker.has_ended(done.job_id)
+        if done.outcome is Outcome.PARKED and not ended:
+            queue.parked.append((done.due, *held))
+            queue.count(Outcome.PARKED)
+            return True
+        broker.records.pop(done.job_id, None)
+        broker.payloads.pop(done.job_id, None)
+        if ended or done.outcome is Outcome.CANCELLED:
+            queue.cancelled.pop(done.job_id, None)
+        queue.count(Outcome.CANCELLED if ended else done.outcome)
+        if ended:
+            return False
+        if done.outcome is Outcome.DEAD:
+            queue.dead.insert(0, held[1].raw)
+        if done.document is not None:
+            broker.results[done.job_id] = done.document
+        for list_name, raw in done.follow_ups:
+            broker.push(list_name, raw)
+        return True
+
+    def release(self, fields: Sequence[str]) -> int:
+        """Give jobs back to the head of the queue."""
+        with self._broker.changed:
+            return _give_back(self._broker, self.owner, fields, more_deliveries=0)
+
+    def renew(self, running: Mapping[str, str]) -> Renewal:
+        """Extend the lease if it still stands, and mark running jobs."""
+        with self._broker.changed:
+            broker, now = self._broker, self._broker.now()
+            stands = self.owner in broker.leases
+            if stands:
+                broker.leases[self.owner] = now + self._lease_seconds
+                for lease, job_id in running.items():
+                    if lease in self._mine:
+                        broker.records[job_id] = ("r", 0, self._name)
+            cancelled = [job_id for job_id, at in self._queue.cancelled.items() if at > self._seen_cancelled]
+            return Renewal(now, stands, cancelled)
+
+    def reap(self) -> int:
+        """Give back the jobs of owners whose lease ran out."""
+        with self._broker.changed:
+            broker, reaped = self._broker, 0
+            for owner in [owner for owner, deadline in broker.leases.items() if deadline <= broker.now()]:
+                count = _give_back(broker, owner, list(broker.held.get(owner, {})), more_deliveries=1)
+                broker.queue(names.owner_queue(owner)).count("redelivered", count)
+                del broker.leases[owner]
+                broker.queue(names.owner_queue(owner)).lanes.pop(owner, None)
+                reaped += count
+            return reaped
+
+    def report(self, facts: Mapping[str, Any]) -> None:
+        """Publish facts about this lane."""
+        with self._broker.changed:
+            self._queue.lanes[self.owner] = {"at": time.time(), **facts}
+
+    def close(self) -> int:
+        """Give everything back and end the lease."""
+        with self._broker.changed:
+            released = _give_back(self._broker, self.owner, list(self._mine), more_deliveries=0)
+            self._broker.leases.pop(self.owner, None)
+            self._queue.lanes.pop(self.owner, None)
+            return released
+
+
+def _give_back(broker: MemoryBroker, owner: str, fields: Sequence[str], *, more_deliveries: int) -> int:
+    mine, queue = broker.held.get(owner, {}), broker.queue(names.owner_queue(owner))
+    ours = sorted((lease for lease in fields if lease in mine), key=lambda lease: int(lease.partition("|")[0]))
+    for lease in reversed(ours):
+        index, waiting = mine.pop(lease)
+        queue.lists[index].appendleft(replace(waiting, deliveries=waiting.deliveries + more_deliveries))
+    queue.count("taken", -len(ours))
+    broker.changed.notify_all()
+    return len(ours)
+
+
+class MemoryQueueStore:
+    """A producer's view of the broker in memory."""
+
+    def __init__(self, broker: MemoryBroker):
+        self._broker = broker
+
+    def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
+        """Accept jobs up to the depth cap; None when the queue is unknown."""
+        with self._broker.changed:
+            if queue not in self._broker.announced:
+                return None
+            there = self._broker.queue(queue)
+            depth, accepted = there.depth, []
+            for job in submissions:
+                known = self._known(queue, job)
+                if known is None and there.depth >= there.info.max_depth:
+                    break
+                accepted.append(known or self._accept(there, job))
+            self._broker.changed.notify_all()
+            rate = wire.total_rate(there.lanes)
+            return Accepted(job_ids=accepted, depth=depth, max_depth=there.info.max_depth, rate=rate)
+
+    def _known(self, queue: str, job: Submission) -> str | None:
+        known = self._broker.once.get((queue, job.idempotency_key)) if job.idempotency_key else None
+        if known is None and (job.job_id in self._broker.records or job.job_id in self._broker.results):
+            return job.job_id
+        return known
+
+    def _accept(self, queue: _Queue, job: Submission) -> str:
+        broker, name = self._broker, queue.info.name
+        queue.count("enqueued")
+        ordinal = queue.depth + queue.totals.get("taken", 0) + 1
+        queue.lists[job.list_index].append(_Waiting(job.message))
+        broker.records[job.job_id] = ("q", ordinal, name)
+        if job.payload is not None:
+            broker.payloads[job.job_id] = job.payload
+        if job.idempotency_key:
+            broker.once[name, job.idempotency_key] = job.job_id
+        return job.job_id
+
+    def declare(self, info: QueueInfo) -> None:
+        """Make a queue known, unless it is."""
+        with self._broker.changed:
+            if info.name not in self._broker.announced:
+                self._broker.announced.add(info.name)
+                self._broker.queue(info.name).info = info
+
+    def info(self, queue: str) -> QueueInfo | None:
+        """What the queue announced of itself."""
+        with self._broker.changed:
+            return self._broker.queue(queue).info if queue in self._broker.announced else None
+
+    def standings(self, job_ids: Sequence[str]) -> list[Standing]:
+        """What is known of each job, in order."""
+        with self._broker.changed:
+            read = [
+                wire.read_standing(job_id, self._broker.results.get(job_id), self._record(job_id)) for job_id in job_ids
+            ]
+            taken = {name: self._broker.queue(name).totals.get("taken", 0) for name in wire.queues_waited_in(read)}
+            return wire.placed(read, taken)
+
+    def _record(self, job_id: str) -> bytes | None:
+        record = self._broker.records.get(job_id)
+        return f"{record[0]}|{record[1]}|{record[2]}".encode() if record else None
+
+    def wait(self, job_id: str, timeout: float) -> Standing:
+        """What is known of a job once it has ended, or after ``timeout`` seconds."""
+        broker = self._broker
+        with broker.changed:
+            broker.changed.wait_for(lambda: broker.has_ended(job_id) or job_id not in broker.records, timeout)
+        return self.standings([job_id])[0]
+
+    def cancel(self, job_id: str) -> bool | None:
+        """End a job as cancelled."""
+        with self._broker.changed:
+            broker = self._broker
+            if broker.has_ended(job_id):
+                return False
+            record = broker.records.pop(job_id, None)
+            if record is None:
+                return None
+            broker.results[job_id] = encode_failure(job_id, JobCancelled("the job was cancelled"))
+            broker.queue(record[2]).cancelled[job_id] = broker.now()
+            broker.changed.notify_all()
+            return True
+
+    def reports(self) -> list[QueueReport]:
+        """All known queues, by name."""
+        with self._broker.changed:
+            return [self._report(self._broker.queue(name)) for name in sorted(self._broker.announced)]
+
+    def _report(self, queue: _Queue) -> QueueReport:
+        held = [owner for owner in self._broker.held if names.owner_queue(owner) == queue.info.name]
+        return QueueReport(
+            info=queue.info,
+            waiting={step: len(queue.lists[index]) for index, step in enumerate(names.PRIORITY_STEPS)},
+            parked=len(queue.parked),
+            leased=sum(len(self._broker.held[owner]) for owner in held),
+            dead=len(queue.dead),
+            totals=dict(queue.totals),
+            lanes=dict(queue.lanes),
+        )
+
+    def close(self) -> None:
+        """Nothing to close."""

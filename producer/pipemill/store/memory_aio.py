@@ -1,0 +1,58 @@
+"""The ``AsyncQueueStore`` in memory: the blocking one never waits long, so its methods are called as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from pipemill.store.base import Accepted, QueueInfo, QueueReport, Standing, Submission
+from pipemill.store.memory import MemoryBroker, MemoryQueueStore
+
+#: How often a waiting producer looks, in seconds: nothing wakes an event loop from another thread's job.
+LOOK_AGAIN_SECONDS: Final = 0.005
+
+
+class AsyncMemoryQueueStore:
+    """A producer's view of the broker in memory, for asyncio."""
+
+    def __init__(self, broker: MemoryBroker):
+        self._store = MemoryQueueStore(broker)
+
+    async def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
+        """Accept jobs up to the depth cap; None when the queue is unknown."""
+        return self._store.enqueue(queue, submissions)
+
+    async def declare(self, info: QueueInfo) -> None:
+        """Make a queue known, unless it is."""
+        self._store.declare(info)
+
+    async def info(self, queue: str) -> QueueInfo | None:
+        """What the queue announced of itself."""
+        return self._store.info(queue)
+
+    async def standings(self, job_ids: Sequence[str]) -> list[Standing]:
+        """What is known of each job, in order."""
+        return self._store.standings(job_ids)
+
+    async def wait(self, job_id: str, timeout: float) -> Standing:
+        """What is known of a job once it has ended, or after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            (standing,) = self._store.standings([job_id])
+            left = deadline - time.monotonic()
+            if standing.result is not None or standing.queue is None or left <= 0:
+                return standing
+            await asyncio.sleep(min(left, LOOK_AGAIN_SECONDS))
+
+    async def cancel(self, job_id: str) -> bool | None:
+        """End a job as cancelled."""
+        return self._store.cancel(job_id)
+
+    async def reports(self) -> list[QueueReport]:
+        """All known queues, by name."""
+        return self._store.reports()
+
+    async def close(self) -> None:
+        """Nothing to close."""

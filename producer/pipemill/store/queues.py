@@ -1,0 +1,112 @@
+"""The ``QueueStore`` on Redis ≥ 6.2 or Valkey."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from pipemill.protocol import names
+from pipemill.store import wire
+from pipemill.store.base import Accepted, QueueInfo, QueueReport, Standing, Submission
+from pipemill.store.connection import Client, connect, script, translated
+
+#: A publish can be lost with its connection, so a waiting producer also looks this often, in seconds.
+LOOK_AGAIN_SECONDS: Final = 1.0
+#: How long the server may take to confirm a subscription, in seconds.
+SUBSCRIBED_SECONDS: Final = 5.0
+
+
+class RedisQueueStore:
+    """A producer's view of the broker."""
+
+    def __init__(self, url: str, *, client: Client | None = None):
+        self.url = url
+        self._client = client if client is not None else connect(url)
+
+    def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
+        """Accept jobs up to the depth cap; None when the queue is unknown."""
+        keys, arguments = wire.enqueue_call(queue, submissions)
+        large = {names.payload_key(job.job_id): job.payload for job in submissions if job.payload is not None}
+        with translated(self.url):
+            for key, payload in large.items():
+                self._client.set(key, payload, ex=names.RECORD_TTL_SECONDS)
+            accepted = wire.read_accepted(script("enqueue").run(self._client, keys, arguments))
+            refused = wire.refused_payloads(large, accepted)
+            if refused:
+                self._client.delete(*refused)
+            if accepted and len(accepted.job_ids) < len(submissions):
+                lanes = wire.fresh_lanes(self._client.hgetall(names.lanes_key(queue)))
+                accepted = replace(accepted, rate=wire.total_rate(lanes))
+        return accepted
+
+    def declare(self, info: QueueInfo) -> None:
+        """Make a queue known, unless it is."""
+        with translated(self.url):
+            self._client.hsetnx(names.QUEUES_KEY, info.name, wire.encode_info(info))
+
+    def info(self, queue: str) -> QueueInfo | None:
+        """What the queue announced of itself."""
+        with translated(self.url):
+            stored = self._client.hget(names.QUEUES_KEY, queue)
+        return wire.decode_info(stored) if stored else None
+
+    def standings(self, job_ids: Sequence[str]) -> list[Standing]:
+        """What is known of each job, in order."""
+        if not job_ids:
+            return []
+        with translated(self.url):
+            read = wire.read_standings(job_ids, self._client.mget(wire.standing_keys(job_ids)))
+            taken = {
+                queue: int(self._client.hget(names.counters_key(queue), "taken") or 0)
+                for queue in wire.queues_waited_in(read)
+            }
+        return wire.placed(read, taken)
+
+    def wait(self, job_id: str, timeout: float) -> Standing:
+        """What is known of a job once it has ended, or after ``timeout`` seconds; woken by the worker's publish."""
+        deadline = time.monotonic() + timeout
+        with translated(self.url), self._client.pubsub() as channel:
+            channel.subscribe(names.result_key(job_id))
+            channel.get_message(timeout=SUBSCRIBED_SECONDS)
+            standing = self.standings([job_id])[0]
+            while standing.result is None and standing.queue and (left := deadline - time.monotonic()) > 0:
+                channel.get_message(ignore_subscribe_messages=True, timeout=min(left, LOOK_AGAIN_SECONDS))
+                standing = self.standings([job_id])[0]
+        return standing
+
+    def cancel(self, job_id: str) -> bool | None:
+        """End a job as cancelled."""
+        keys, arguments = wire.cancel_call(job_id)
+        with translated(self.url):
+            return wire.read_cancelled(script("cancel").run(self._client, keys, arguments))
+
+    def reports(self) -> list[QueueReport]:
+        """All known queues, by name."""
+        with translated(self.url):
+            stored = self._client.hgetall(names.QUEUES_KEY)
+            owners = wire.lease_owners(self._client.zrange(names.LEASES_KEY, 0, -1))
+            return [self._report(wire.decode_info(stored[name]), owners) for name in sorted(stored)]
+
+    def _report(self, info: QueueInfo, owners: dict[str, list[str]]) -> QueueReport:
+        with self._client.pipeline(transaction=False) as pipe:
+            mine = owners.get(info.name, [])
+            wire_report(pipe, info.name, mine)
+            return wire.read_report(info, pipe.execute(), len(mine))
+
+    def close(self) -> None:
+        """Close connections."""
+        self._client.close()
+
+
+def wire_report(pipe: Any, queue: str, owners: Sequence[str]) -> None:
+    """Queue the commands that ``wire.read_report`` reads; ``pipe`` may be blocking or asynchronous."""
+    for key in names.list_keys(queue):
+        pipe.llen(key)
+    pipe.zcard(names.delayed_key(queue))
+    pipe.llen(names.dead_key(queue))
+    pipe.hgetall(names.counters_key(queue))
+    pipe.hgetall(names.lanes_key(queue))
+    for owner in owners:
+        pipe.hlen(names.lease_key(owner))

@@ -1,0 +1,18 @@
+-- Extend a lease that is still held, and say which of its jobs are running.
+-- KEYS  1 leases · 2 lease hash · 3 cancelled · 4 counters
+-- ARGV  1 owner · 2 lease (s) · 3 cancellations after (s since the epoch) · 4 record prefix · 5 record TTL (s) · 6 queue
+--       then per running job: field · id
+-- Reply {server time, 1 if the lease still stands, {cancelled ids}}
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+local stands = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
+if stands == 1 then
+  redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+  for i = 7, #ARGV, 2 do
+    if redis.call('HEXISTS', KEYS[2], ARGV[i]) == 1 then
+      redis.call('SET', ARGV[4] .. ARGV[i + 1], 'r|0|' .. ARGV[6], 'EX', ARGV[5])
+    end
+  end
+end
+local cancelled = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[3], '+inf')
+return {string.format('%.6f', now), stands, cancelled}

@@ -1,0 +1,146 @@
+"""What both the blocking and the asynchronous queue store say to Redis, and how they read the answers. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+import orjson
+
+from pipemill.errors import JobCancelled
+from pipemill.protocol import decode_result, encode_failure, names
+from pipemill.store.base import Accepted, QueueInfo, QueueReport, Standing, Submission
+
+#: How long an idempotency key stands for its job, in seconds: a day.
+ONCE_TTL_SECONDS: Final = 24 * 3600
+#: How long a cancelled job's end is kept, in seconds.
+CANCELLED_TTL_SECONDS: Final = 3600
+#: How long workers can learn of a cancellation, in seconds: a day.
+CANCELLED_KEPT_SECONDS: Final = 24 * 3600
+#: Reports of lanes older than this are dropped, in seconds.
+LANE_REPORT_SECONDS: Final = 60.0
+#: ``names.PRIORITY_STEPS`` as the scripts read it.
+STEPS: Final = ",".join(map(str, names.PRIORITY_STEPS))
+
+
+def enqueue_call(queue: str, submissions: Sequence[Submission]) -> tuple[list[str], list[Any]]:
+    """Keys and arguments of ``enqueue.lua``."""
+    keys = [names.QUEUES_KEY, names.counters_key(queue), names.delayed_key(queue), *names.list_keys(queue)]
+    record, result = names.record_key(""), names.result_key("")
+    arguments: list[Any] = [queue, record, result, names.RECORD_TTL_SECONDS, ONCE_TTL_SECONDS]
+    for job in submissions:
+        once = names.once_key(queue, job.idempotency_key) if job.idempotency_key else ""
+        arguments += (job.job_id, job.list_index, once, job.message)
+    return keys, arguments
+
+
+def read_accepted(reply: list[Any]) -> Accepted | None:
+    """Read the reply of ``enqueue.lua``."""
+    if reply[0] == -1:
+        return None
+    return Accepted(job_ids=[str(job_id, "utf-8") for job_id in reply[2:]], depth=reply[1], max_depth=reply[0])
+
+
+def encode_info(info: QueueInfo) -> bytes:
+    """Write what a queue announces."""
+    return orjson.dumps(asdict(info))
+
+
+def decode_info(stored: bytes) -> QueueInfo:
+    """Read what a queue announced; fields of a newer version are left out."""
+    known = QueueInfo.__dataclass_fields__
+    return QueueInfo(**{key: value for key, value in orjson.loads(stored).items() if key in known})
+
+
+def cancel_call(job_id: str) -> tuple[list[str], list[Any]]:
+    """Keys and arguments of ``cancel.lua``."""
+    document = encode_failure(job_id, JobCancelled("the job was cancelled"))
+    keys = [names.result_key(job_id), names.record_key(job_id)]
+    return keys, [job_id, document, CANCELLED_TTL_SECONDS, names.cancelled_key(""), CANCELLED_KEPT_SECONDS]
+
+
+def read_cancelled(reply: int) -> bool | None:
+    """Read the reply of ``cancel.lua``."""
+    return {0: None, 1: True, 2: False}[reply]
+
+
+def read_standing(job_id: str, document: bytes | None, record: bytes | None) -> tuple[Standing, int]:
+    """What is known of a job, and its ordinal among the jobs of its queue (0 if it isn't waiting)."""
+    result = decode_result(job_id, document) if document else None
+    if result is not None:
+        return Standing(result=result), 0
+    state, _, rest = (record or b"").decode().partition("|")
+    ordinal, _, queue = rest.partition("|")
+    if not queue:
+        return Standing(), 0
+    return Standing(queue=queue, running=state == "r"), 0 if state == "r" else int(ordinal)
+
+
+def standing_keys(job_ids: Sequence[str]) -> list[str]:
+    """Keys whose values ``read_standings`` reads: the results, then the records."""
+    return [*map(names.result_key, job_ids), *map(names.record_key, job_ids)]
+
+
+def read_standings(job_ids: Sequence[str], found: Sequence[bytes | None]) -> list[tuple[Standing, int]]:
+    """Read what is known of each job, and its ordinal."""
+    count = len(job_ids)
+    return [read_standing(*job) for job in zip(job_ids, found[:count], found[count:], strict=True)]
+
+
+def queues_waited_in(read: Sequence[tuple[Standing, int]]) -> set[str]:
+    """Queues in which some of these jobs wait."""
+    return {standing.queue for standing, ordinal in read if ordinal and standing.queue}
+
+
+def placed(read: Sequence[tuple[Standing, int]], taken: Mapping[str, int]) -> list[Standing]:
+    """Add waiting jobs' positions, from their ordinals and the number of jobs taken so far from each queue."""
+    return [
+        replace(standing, position=max(ordinal - taken[standing.queue] - 1, 0))
+        if ordinal and standing.queue and standing.queue in taken
+        else standing
+        for standing, ordinal in read
+    ]
+
+
+def refused_payloads(large: Mapping[str, Any], accepted: Accepted | None) -> list[str]:
+    """Keys of payloads whose jobs were not accepted."""
+    kept = set(map(names.payload_key, accepted.job_ids)) if accepted else set()
+    return [key for key in large if key not in kept]
+
+
+def fresh_lanes(stored: Mapping[bytes, bytes]) -> dict[str, dict[str, Any]]:
+    """What lanes said of themselves lately, by owner."""
+    lanes = {str(owner, "utf-8"): orjson.loads(facts) for owner, facts in stored.items()}
+    oldest = time.time() - LANE_REPORT_SECONDS
+    return {owner: facts for owner, facts in lanes.items() if facts.get("at", 0) > oldest}
+
+
+def total_rate(lanes: Mapping[str, Mapping[str, Any]]) -> float:
+    """Jobs a second that all lanes of a queue ended lately."""
+    return float(sum(facts.get("rate", 0.0) for facts in lanes.values()))
+
+
+def read_report(info: QueueInfo, replies: Sequence[Any], owners: int) -> QueueReport:
+    """Put a queue's report together from the replies to ``queues.wire_report``."""
+    steps = len(names.PRIORITY_STEPS)
+    parked, dead, totals, lanes = replies[steps : len(replies) - owners]
+    return QueueReport(
+        info=info,
+        waiting=dict(zip(names.PRIORITY_STEPS, replies[:steps], strict=False)),
+        parked=parked,
+        leased=sum(replies[len(replies) - owners :]),
+        dead=dead,
+        totals={str(name, "utf-8"): int(count) for name, count in totals.items()},
+        lanes=fresh_lanes(lanes),
+    )
+
+
+def lease_owners(members: Sequence[bytes]) -> dict[str, list[str]]:
+    """Lease owners by queue."""
+    owners: dict[str, list[str]] = {}
+    for member in members:
+        owner = str(member, "utf-8")
+        owners.setdefault(names.owner_queue(owner), []).append(owner)
+    return owners

@@ -1,0 +1,130 @@
+"""The same API in memory, so that a web backend's tests need neither Redis nor models.
+
+::
+
+    broker = testing.MemoryBroker()
+    with testing.client(broker) as client, testing.answering(broker, "sentiment", lambda text: {"label": "good"}):
+        assert client.run("sentiment", "I like it") == {"label": "good"}
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pipemill.aio import AsyncClient
+from pipemill.client import Client
+from pipemill.errors import InferenceFailed, JobCancelled, JobError, JobExpired, PayloadMissing, ResultNotSerialisable
+from pipemill.protocol import (
+    Job,
+    Outcome,
+    decode_arguments,
+    decode_message,
+    encode_failure,
+    encode_success,
+    message_id,
+)
+from pipemill.store.base import Completion, Leased, QueueInfo
+from pipemill.store.memory import MemoryBroker, MemoryJobStore, MemoryQueueStore
+from pipemill.store.memory_aio import AsyncMemoryQueueStore
+
+__all__ = ["MemoryBroker", "announce", "answering", "async_client", "client"]
+
+#: How long the answering thread waits for a job before it looks whether it is to stop, in seconds.
+LOOK_SECONDS: Final = 0.02
+
+
+def client(broker: MemoryBroker) -> Client:
+    """Return a client of a broker in memory."""
+    return Client(store=MemoryQueueStore(broker))
+
+
+def async_client(broker: MemoryBroker) -> AsyncClient:
+    """Return a client for asyncio of a broker in memory."""
+    return AsyncClient(store=AsyncMemoryQueueStore(broker))
+
+
+def announce(broker: MemoryBroker, queue: str, *, task: str = "echo", **limits: Any) -> None:
+    """Make a queue known that nobody answers: its jobs stay queued. ``limits`` are those of ``QueueInfo``."""
+    MemoryJobStore(broker, queue).announce(QueueInfo(name=queue, task=task, **limits))
+
+
+@contextmanager
+def answering(
+    broker: MemoryBroker, queue: str, function: Callable[..., Any], *, task: str = "echo", **limits: Any
+) -> Iterator[list[Job]]:
+    """Announce a queue and answer its jobs with ``function(inputs, **parameters)``, in a thread, one by one.
+
+    What it raises becomes the job's failure: a JobError as it is, anything else as InferenceFailed. The block is
+    given the list of the jobs that were started so far, in order. Jobs that wait when it ends stay queued.
+    """
+    announce(broker, queue, task=task, **limits)
+    answerer = _Answerer(broker, queue, function)
+    thread = threading.Thread(target=answerer.run, name=f"answering {queue}", daemon=True)
+    thread.start()
+    try:
+        yield answerer.started
+    finally:
+        answerer.stop.set()
+        thread.join()
+
+
+class _Answerer:
+    """A worker without a model."""
+
+    def __init__(self, broker: MemoryBroker, queue: str, function: Callable[..., Any]):
+        self._broker, self._queue, self._function = broker, queue, function
+        self._store = MemoryJobStore(broker, queue)
+        self.stop = threading.Event()
+        self.started: list[Job] = []
+
+    def run(self) -> None:
+        """Answer jobs until told to stop."""
+        while not self.stop.is_set():
+            self._store.wait(LOOK_SECONDS)
+            taken = self._store.take(1)
+            for leased in taken.jobs:
+                self._store.complete([self._end(leased, taken.now)])
+        self._store.close()
+
+    def _end(self, leased: Leased, now: float) -> Completion:
+        job_id = message_id(leased.raw) or ""
+        try:
+            job = decode_message(leased.raw, self._queue)
+            if job.eta is not None and job.eta > now:
+                return Completion(field=leased.field, job_id=job_id, outcome=Outcome.PARKED, due=job.eta)
+            document = encode_success(job_id, self._answer(job, leased, now))
+        except JobError as error:
+            return _failure(leased, job_id, error)
+        except TypeError as error:
+            text = f"the answer can't be written as JSON: {error}"
+            return _failure(leased, job_id, ResultNotSerialisable(text))
+        kept = None if job.ignore_result else document
+        return Completion(field=leased.field, job_id=job_id, outcome=Outcome.SUCCEEDED, document=kept)
+
+    def _answer(self, job: Job, leased: Leased, now: float) -> Any:
+        if job.expires is not None and job.expires <= now:
+            raise JobExpired("the job was not started before its deadline; submit it again with a later one")
+        if self._broker.has_ended(job.id):
+            raise JobCancelled("the job was cancelled")
+        self._store.renew({leased.field: job.id})
+        if job.by_reference:
+            (payload,) = self._store.payloads([job.id])
+            if payload is None:
+                raise PayloadMissing("the inputs were sent by reference and are gone; submit the job again")
+            job.inputs, job.parameters, _ = decode_arguments(payload)
+        self.started.append(job)
+        try:
+            return self._function(job.inputs, **job.parameters)
+        except JobError:
+            raise
+        except Exception as error:
+            raise InferenceFailed(f"{type(error).__name__}: {error}") from error
+
+
+def _failure(leased: Leased, job_id: str, error: JobError) -> Completion:
+    outcome = {JobExpired: Outcome.EXPIRED, JobCancelled: Outcome.CANCELLED}.get(type(error), Outcome.FAILED)
+    document = encode_failure(job_id, error) if job_id else None
+    return Completion(field=leased.field, job_id=job_id, outcome=outcome, document=document)

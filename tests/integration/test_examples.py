@@ -1,0 +1,56 @@
+"""The examples, run as a user would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from examples import web
+
+from pipemill.store.base import QueueInfo
+from pipemill.store.jobs import RedisJobStore
+from pipemill_worker.engine import Engine, Lane
+from pipemill_worker.pipelines.echo import EchoRunner
+from pipemill_worker.policy.batching import BatchLimits
+
+LIMITS = BatchLimits(max_items=8, max_cost=1000, max_amplification=2.0)
+
+
+@pytest.fixture
+def lane(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lane]:
+    """A queue called sentiment that takes two jobs at most, on a real broker, with nobody working on it yet."""
+    monkeypatch.setenv("PIPEMILL_BROKER", broker_url)
+    info = QueueInfo(name="sentiment", task="echo", max_depth=2)
+    lane = Lane(info, RedisJobStore(broker_url, "sentiment"), EchoRunner(), limits=LIMITS, prefetch=8, device="cpu")
+    lane.store.announce(info)
+    yield lane
+    lane.store.close()
+
+
+def test_the_web_backend_enqueues_polls_cancels_and_refuses(lane: Lane) -> None:
+    """202 with a place to ask, the position while it waits, the answer, 503 when full, 404 if unknown."""
+
+    async def story() -> None:
+        transport = httpx.ASGITransport(web.app)
+        async with web.lifespan(web.app), httpx.AsyncClient(transport=transport, base_url="http://web") as http:
+            first = await http.post("/sentiment", json={"text": "good"})
+            second = await http.post("/sentiment", json={"text": "bad"})
+            assert first.status_code == 202
+            place, other = first.headers["Location"], second.headers["Location"]
+            assert (await http.get(other)).json()["position"] == 1
+            full = await http.post("/sentiment", json={"text": "one too many"})
+            assert full.status_code == 503
+            assert int(full.headers["Retry-After"]) >= 1
+            assert (await http.delete(other)).json() == {"cancelled": True}
+            engine = Engine([lane])
+            engine.start()
+            answered = (await http.get(place, params={"wait": 20})).json()
+            assert answered == {"status": "succeeded", "result": "good"}
+            assert (await http.get(other)).json()["status"] == "cancelled"
+            assert (await http.get("/jobs/never-was")).status_code == 404
+            assert (await http.post("/sentiment", json={"text": ""})).status_code == 422
+            await asyncio.to_thread(engine.drain)
+
+    asyncio.run(story())

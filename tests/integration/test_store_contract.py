@@ -1,0 +1,501 @@
+"""One contract for every store: in memory, on fakeredis, on real Valkey and on real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+
+from pipemill.protocol import (
+    JobStatus,
+    Outcome,
+    decode_message,
+    encode_arguments,
+    encode_message,
+    encode_success,
+    names,
+)
+from pipemill.store.aio_queues import AsyncRedisQueueStore
+from pipemill.store.base import Completion, JobStore, QueueInfo, QueueStore, Submission, Taken
+from pipemill.store.jobs import RedisJobStore
+from pipemill.store.memory import MemoryBroker, MemoryJobStore, MemoryQueueStore
+from pipemill.store.queues import RedisQueueStore
+from tests.helpers import until
+
+QUEUE = "sentiment"
+LEASE = 2.0
+
+
+@dataclass
+class Rig:
+    """A store under test, both sides."""
+
+    producer: QueueStore
+    worker: Callable[[], JobStore]
+    pass_time: Callable[[float], None]
+    push: Callable[[str, bytes], None]
+
+
+def _redis_rig(url: str, client: Any, shared: Callable[[], Any]) -> Rig:
+    client.flushall()
+
+    def expire_leases(seconds: float) -> None:
+        for member, deadline in client.zrange(names.LEASES_KEY, 0, -1, withscores=True):
+            client.zadd(names.LEASES_KEY, {member: deadline - seconds})
+        for member, due in client.zrange(names.delayed_key(QUEUE), 0, -1, withscores=True):
+            client.zadd(names.delayed_key(QUEUE), {member: due - seconds})
+
+    def worker() -> JobStore:
+        return RedisJobStore(url, QUEUE, lease_seconds=LEASE, client=shared())
+
+    return Rig(RedisQueueStore(url, client=shared()), worker, expire_leases, client.lpush)
+
+
+@pytest.fixture(params=["memory", "fakeredis", "valkey", "redis"])
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """Each kind of store in turn, empty, with the queue announced."""
+    if request.param == "memory":
+        broker = MemoryBroker()
+        made = Rig(
+            MemoryQueueStore(broker),
+            lambda: MemoryJobStore(broker, QUEUE, lease_seconds=LEASE),
+            broker.advance,
+            broker.push,
+        )
+        made.producer.declare(QueueInfo(name=QUEUE, task="text-classification", max_depth=10))
+        yield made
+        return
+    if request.param == "fakeredis":
+        server = fakeredis.FakeServer(server_type="valkey")
+        url, open_client = "redis://fake", lambda: fakeredis.FakeRedis(server=server)
+    else:
+        url = request.getfixturevalue(f"{request.param}_server")
+        open_client = lambda: redis.Redis.from_url(url)  # noqa: E731  # one line says it
+    clients: list[Any] = []
+
+    def shared() -> Any:
+        clients.append(open_client())
+        return clients[-1]
+
+    made = _redis_rig(url, shared(), shared)
+    made.producer.declare(QueueInfo(name=QUEUE, task="text-classification", max_depth=10))
+    yield made
+    for client in clients:
+        client.close()
+
+
+def submission(job_id: str, *, step: int = 0, once: str = "", payload: bytes | None = None) -> Submission:
+    """Build a job as a client would."""
+    arguments = encode_arguments(f"text of {job_id}", {})
+    message = encode_message(job_id, QUEUE, arguments, by_reference=payload is not None)
+    return Submission(job_id=job_id, list_index=step, message=message, idempotency_key=once, payload=payload)
+
+
+def put(rig: Rig, *job_ids: str) -> None:
+    """Enqueue jobs that must all be accepted."""
+    accepted = rig.producer.enqueue(QUEUE, [submission(job_id) for job_id in job_ids])
+    assert accepted is not None
+    assert list(accepted.job_ids) == list(job_ids)
+
+
+def ids(taken: Taken) -> list[str]:
+    """The ids of the jobs taken."""
+    return [decode_message(job.raw, QUEUE).id for job in taken.jobs]
+
+
+def succeed(field: str, job_id: str, value: Any = "yes") -> Completion:
+    """A completion with an answer."""
+    document = encode_success(job_id, value)
+    return Completion(field=field, job_id=job_id, outcome=Outcome.SUCCEEDED, document=document)
+
+
+def status(rig: Rig, job_id: str) -> Any:
+    """What the producer sees of a job."""
+    return rig.producer.standings([job_id])[0]
+
+
+def test_a_job_is_taken_once_and_its_answer_comes_back(rig: Rig) -> None:
+    """The thinnest path: enqueue, take, complete, look."""
+    put(rig, "a")
+    worker = rig.worker()
+    (job,) = worker.take(5).jobs
+    assert worker.take(5).jobs == []
+    assert worker.complete([succeed(job.field, "a", {"label": "good"})]) == [True]
+    standing = status(rig, "a")
+    assert standing.result.status is JobStatus.SUCCEEDED
+    assert standing.result.get() == {"label": "good"}
+    assert worker.close() == 0
+
+
+def test_jobs_come_in_the_order_they_were_put_and_urgent_ones_first(rig: Rig) -> None:
+    """First in, first out within a priority; a lower step is more urgent."""
+    rig.producer.enqueue(
+        QUEUE, [submission("late", step=3), submission("a"), submission("b"), submission("mid", step=1)]
+    )
+    worker = rig.worker()
+    assert ids(worker.take(3)) == ["a", "b", "mid"]
+    assert ids(worker.take(3)) == ["late"]
+
+
+def test_an_unknown_queue_takes_nothing(rig: Rig) -> None:
+    """A queue nobody announced refuses jobs."""
+    assert rig.producer.enqueue("nowhere", [submission("a")]) is None
+    assert rig.producer.info("nowhere") is None
+
+
+def test_a_full_queue_accepts_what_fits(rig: Rig) -> None:
+    """The depth cap is exact, and says how much was accepted."""
+    accepted = rig.producer.enqueue(QUEUE, [submission(str(n)) for n in range(12)])
+    assert accepted is not None
+    assert list(accepted.job_ids) == [str(n) for n in range(10)]
+    assert accepted.max_depth == 10
+    refused = rig.producer.enqueue(QUEUE, [submission("more")])
+    assert refused is not None
+    assert refused.job_ids == []
+    assert status(rig, "more").queue is None
+
+
+def test_equal_idempotency_keys_are_one_job(rig: Rig) -> None:
+    """The second submission answers with the first one's id and enqueues nothing."""
+    first = rig.producer.enqueue(QUEUE, [submission("a", once="order-7")])
+    second = rig.producer.enqueue(QUEUE, [submission("b", once="order-7")])
+    assert first is not None
+    assert second is not None
+    assert list(first.job_ids) == list(second.job_ids) == ["a"]
+    assert ids(rig.worker().take(5)) == ["a"]
+
+
+def test_a_job_enqueued_twice_by_a_lost_reply_is_one_job(rig: Rig) -> None:
+    """Enqueueing an id that is there, or that has ended, changes nothing."""
+    put(rig, "a")
+    put(rig, "a")
+    worker = rig.worker()
+    (job,) = worker.take(5).jobs
+    worker.complete([succeed(job.field, "a")])
+    put(rig, "a")
+    assert worker.take(5).jobs == []
+
+
+def test_status_tells_queued_running_and_unknown_apart(rig: Rig) -> None:
+    """A waiting job has a position, a running one is said to run, a stranger is unknown."""
+    put(rig, "a", "b", "c")
+    assert [status(rig, job_id).position for job_id in "abc"] == [0, 1, 2]
+    worker = rig.worker()
+    taken = worker.take(1)
+    assert [status(rig, job_id).position for job_id in "bc"] == [0, 1]
+    worker.renew({taken.jobs[0].field: "a"})
+    assert status(rig, "a").running
+    assert not status(rig, "b").running
+    assert status(rig, "stranger").queue is None
+
+
+def test_released_jobs_come_back_in_order_without_blame(rig: Rig) -> None:
+    """Releasing puts jobs at the head of the queue as if never taken."""
+    put(rig, "a", "b", "c", "d")
+    worker = rig.worker()
+    taken = worker.take(3)
+    assert worker.release([job.field for job in taken.jobs[1:]]) == 2
+    again = worker.take(5)
+    assert ids(again) == ["b", "c", "d"]
+    assert [job.deliveries for job in again.jobs] == [0, 0, 0]
+
+
+def test_close_gives_everything_back(rig: Rig) -> None:
+    """A worker that leaves holds nothing, and its lease is gone."""
+    put(rig, "a", "b")
+    worker = rig.worker()
+    worker.take(5)
+    assert worker.close() == 2
+    (report,) = rig.producer.reports()
+    assert report.leased == 0
+    assert sum(report.waiting.values()) == 2
+    assert ids(rig.worker().take(5)) == ["a", "b"]
+
+
+def test_a_dead_owners_jobs_come_back_with_the_count_raised_and_alone(rig: Rig) -> None:
+    """Reaping raises the delivery count; a job delivered before is leased only by an owner that holds nothing."""
+    put(rig, "a", "b", "c")
+    rig.worker().take(2)
+    rig.pass_time(LEASE + 1)
+    worker = rig.worker()
+    assert worker.reap() == 2
+    first = worker.take(5)
+    assert (ids(first), [job.deliveries for job in first.jobs]) == (["a"], [1])
+    blocked = worker.take(5)
+    assert (blocked.jobs, blocked.blocked) == ([], True)
+    worker.complete([succeed(first.jobs[0].field, "a")])
+    second = worker.take(5)
+    assert (ids(second), second.jobs[0].deliveries) == (["b"], 1)
+    worker.complete([succeed(second.jobs[0].field, "b")])
+    assert [(job.deliveries, decode_message(job.raw, QUEUE).id) for job in worker.take(5).jobs] == [(0, "c")]
+
+
+def test_deliveries_add_up(rig: Rig) -> None:
+    """Every death of an owner counts."""
+    put(rig, "a")
+    for deaths in range(3):
+        worker = rig.worker()
+        assert worker.take(1).jobs[0].deliveries == deaths
+        rig.pass_time(LEASE + 1)
+        assert worker.reap() == 1
+
+
+def test_a_live_lease_is_not_reaped(rig: Rig) -> None:
+    """Renewing keeps the jobs, and a reaper takes nothing from the living."""
+    put(rig, "a")
+    worker = rig.worker()
+    (job,) = worker.take(1).jobs
+    rig.pass_time(LEASE - 1)
+    assert worker.renew({}).stands
+    rig.pass_time(LEASE - 1)
+    assert rig.worker().reap() == 0
+    assert worker.complete([succeed(job.field, "a")]) == [True]
+
+
+def test_who_lost_the_lease_changes_nothing(rig: Rig) -> None:
+    """A paused worker that wakes can't overwrite the answer of the one that took over."""
+    put(rig, "a")
+    paused, other = rig.worker(), rig.worker()
+    (stale,) = paused.take(1).jobs
+    rig.pass_time(LEASE + 1)
+    other.reap()
+    (job,) = other.take(1).jobs
+    assert not paused.renew({stale.field: "a"}).stands
+    assert other.complete([succeed(job.field, "a", "right")]) == [True]
+    assert paused.complete([succeed(stale.field, "a", "stale")]) == [False]
+    assert status(rig, "a").result.get() == "right"
+    assert paused.release([stale.field]) == 0
+
+
+def test_a_stale_completion_between_reap_and_retake_changes_nothing(rig: Rig) -> None:
+    """The lease is lost at the reap, not when somebody else takes the job."""
+    put(rig, "a")
+    paused = rig.worker()
+    (stale,) = paused.take(1).jobs
+    rig.pass_time(LEASE + 1)
+    rig.worker().reap()
+    assert paused.complete([succeed(stale.field, "a")]) == [False]
+    assert status(rig, "a").result is None
+    assert ids(rig.worker().take(1)) == ["a"]
+
+
+def test_parked_jobs_come_back_when_they_are_due(rig: Rig) -> None:
+    """A job with a countdown isn't held in a worker's memory, and still counts as queued."""
+    put(rig, "a")
+    worker = rig.worker()
+    taken = worker.take(1)
+    park = Completion(field=taken.jobs[0].field, job_id="a", outcome=Outcome.PARKED, due=taken.now + 100)
+    assert worker.complete([park]) == [True]
+    assert worker.take(1).jobs == []
+    assert status(rig, "a").queue == QUEUE
+    rig.pass_time(101)
+    assert ids(worker.take(1)) == ["a"]
+
+
+def test_cancel_ends_a_queued_job_at_once_and_workers_hear_of_it(rig: Rig) -> None:
+    """The state is final before any worker meets the job, and the worker's own completion changes nothing."""
+    put(rig, "a", "b")
+    worker = rig.worker()
+    (job,) = worker.take(1).jobs
+    assert rig.producer.cancel("a") is True
+    assert status(rig, "a").result.status is JobStatus.CANCELLED
+    assert worker.renew({}).cancelled == ["a"]
+    assert worker.take(0).cancelled == ["a"]
+    assert worker.take(0).cancelled == []
+    assert worker.complete([succeed(job.field, "a")]) == [False]
+    assert status(rig, "a").result.status is JobStatus.CANCELLED
+    assert rig.producer.cancel("a") is False
+    assert rig.producer.cancel("stranger") is None
+
+
+def test_ignored_results_leave_nothing_to_read(rig: Rig) -> None:
+    """A completion without a document ends the job and stores no result."""
+    put(rig, "a")
+    worker = rig.worker()
+    (job,) = worker.take(1).jobs
+    assert worker.complete([Completion(field=job.field, job_id="a", outcome=Outcome.SUCCEEDED)]) == [True]
+    standing = status(rig, "a")
+    assert (standing.result, standing.queue) == (None, None)
+
+
+def test_dead_letters_are_kept_with_their_message(rig: Rig) -> None:
+    """A dead job fails for its producer and its message is kept; one without an id is kept too."""
+    rig.push(QUEUE, b"not a job")
+    put(rig, "a")
+    worker = rig.worker()
+    first, second = worker.take(2).jobs
+    assert first.raw == b"not a job"
+    dead = [
+        Completion(field=first.field, job_id="", outcome=Outcome.DEAD),
+        Completion(field=second.field, job_id="a", outcome=Outcome.DEAD, document=encode_success("a", 1)),
+    ]
+    assert worker.complete(dead) == [True, True]
+    (report,) = rig.producer.reports()
+    assert (report.dead, report.leased) == (2, 0)
+
+
+def test_follow_ups_are_pushed_only_with_a_standing_lease(rig: Rig) -> None:
+    """What comes after a job is enqueued together with its end, or not at all."""
+    put(rig, "a")
+    stale_owner, worker = rig.worker(), rig.worker()
+    (stale,) = stale_owner.take(1).jobs
+    rig.pass_time(LEASE + 1)
+    worker.reap()
+    (job,) = worker.take(1).jobs
+    follow = [(QUEUE, submission("next").message)]
+    lost = succeed(stale.field, "a")
+    lost.follow_ups = follow
+    kept = succeed(job.field, "a")
+    kept.follow_ups = follow
+    assert stale_owner.complete([lost]) == [False]
+    assert worker.complete([kept]) == [True]
+    assert ids(worker.take(5)) == ["next"]
+
+
+def test_large_payloads_travel_beside_the_message(rig: Rig) -> None:
+    """A payload is fetched by job id, and goes when the job ends."""
+    payload = encode_arguments("x" * 100_000, {})
+    rig.producer.enqueue(QUEUE, [submission("a", payload=payload)])
+    worker = rig.worker()
+    (job,) = worker.take(1).jobs
+    assert len(job.raw) < 2000
+    assert worker.payloads(["a", "stranger"]) == [payload, None]
+    worker.complete([succeed(job.field, "a")])
+    assert worker.payloads(["a"]) == [None]
+
+
+def test_large_answers_come_back_whole_and_only_under_the_lease(rig: Rig) -> None:
+    """A document above the reference size is fenced like a small one."""
+    put(rig, "a")
+    stale_owner, worker = rig.worker(), rig.worker()
+    (stale,) = stale_owner.take(1).jobs
+    rig.pass_time(LEASE + 1)
+    worker.reap()
+    (job,) = worker.take(1).jobs
+    assert stale_owner.complete([succeed(stale.field, "a", "s" * 100_000)]) == [False]
+    assert worker.complete([succeed(job.field, "a", "r" * 100_000)]) == [True]
+    assert rig.producer.wait("a", 5.0).result.get() == "r" * 100_000
+
+
+def test_wait_returns_at_the_end_or_at_the_timeout(rig: Rig) -> None:
+    """Waiting for a job that doesn't end gives its standing; an ended one gives its result; a stranger at once."""
+    put(rig, "a")
+    assert rig.producer.wait("a", 0.01).result is None
+    worker = rig.worker()
+    (job,) = worker.take(1).jobs
+    worker.complete([succeed(job.field, "a", 7)])
+    assert rig.producer.wait("a", 30.0).result.get() == 7
+    assert rig.producer.wait("stranger", 30.0).queue is None
+
+
+def test_reports_count_what_happened(rig: Rig) -> None:
+    """Totals, depths and lanes are there for people."""
+    put(rig, "a", "b", "c")
+    worker = rig.worker()
+    (job,) = worker.take(1).jobs
+    worker.complete([succeed(job.field, "a")])
+    worker.report({"rate": 12.5})
+    (report,) = rig.producer.reports()
+    assert report.info.task == "text-classification"
+    assert (report.totals["enqueued"], report.totals["taken"], report.totals["succeeded"]) == (3, 1, 1)
+    assert [facts["rate"] for facts in report.lanes.values()] == [12.5]
+    worker.close()
+    assert rig.producer.reports()[0].lanes == {}
+
+
+def test_waiting_moves_a_job_within_reach_and_keeps_it_leased(rig: Rig) -> None:
+    """An idle owner's wait loses nothing: what it moved is taken next, or comes back when the owner dies."""
+    rig.worker().take(0)
+    idle = rig.worker()
+    idle.take(0)
+    put(rig, "a", "b")
+    idle.wait(5.0)
+    rig.pass_time(LEASE + 1)
+    other = rig.worker()
+    other.reap()
+    assert ids(other.take(5)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+def test_scripts_survive_a_server_that_forgot_them(kind: str, request: pytest.FixtureRequest) -> None:
+    """SCRIPT FLUSH, as after a restart, is not an error."""
+    url = request.getfixturevalue(f"{kind}_server")
+    client = redis.Redis.from_url(url)
+    rig = _redis_rig(url, client, lambda: client)
+    rig.producer.declare(QueueInfo(name=QUEUE, task="echo"))
+    put(rig, "a")
+    worker = rig.worker()
+    client.script_flush()
+    (job,) = worker.take(1).jobs
+    client.script_flush()
+    assert worker.complete([succeed(job.field, "a")]) == [True]
+    client.script_flush()
+    put(rig, "b")
+    client.close()
+
+
+def test_a_reply_of_take_that_was_lost_is_recovered(broker_url: str) -> None:
+    """Jobs leased by a reply that never arrived are given back by their owner's next take."""
+    client = redis.Redis.from_url(broker_url)
+    rig = _redis_rig(broker_url, client, lambda: client)
+    rig.producer.declare(QueueInfo(name=QUEUE, task="echo"))
+    put(rig, "a", "b")
+    worker = RedisJobStore(broker_url, QUEUE, client=client)
+    seen = worker.take(1)
+    real, lost = client.execute_command, []
+
+    def lose_reply(*args: Any, **options: Any) -> Any:
+        real(*args, **options)
+        lost.append(args[0])
+        raise redis.ConnectionError("the reply was lost")
+
+    client.execute_command = lose_reply  # type: ignore[method-assign]  # a lost reply can't be had otherwise
+    with pytest.raises(Exception, match="no answer from the broker"):
+        worker.take(5)
+    client.execute_command = real  # type: ignore[method-assign]  # a lost reply can't be had otherwise
+    assert lost == ["EVALSHA"]
+    assert ids(worker.take(5)) == ["b"]
+    assert ids(seen) == ["a"]
+    client.close()
+
+
+def test_the_asynchronous_store_says_the_same(broker_url: str) -> None:
+    """The asyncio twin enqueues, waits, cancels and reports like the blocking one."""
+
+    async def story() -> None:
+        store = AsyncRedisQueueStore(broker_url)
+        await store.declare(QueueInfo(name=QUEUE, task="echo", max_depth=3))
+        assert await store.enqueue("nowhere", [submission("a")]) is None
+        jobs = [submission("a"), submission("b", payload=b"[]"), submission("c"), submission("d", payload=b"[]")]
+        accepted = await store.enqueue(QUEUE, jobs)
+        assert accepted is not None
+        assert list(accepted.job_ids) == ["a", "b", "c"]
+        assert [standing.position for standing in await store.standings(["a", "b", "x"])] == [0, 1, 0]
+        waiting = asyncio.create_task(store.wait("a", 30.0))
+        await asyncio.to_thread(_answer_one, broker_url)
+        standing = await waiting
+        assert standing.result is not None
+        assert standing.result.get() == "yes"
+        assert await store.cancel("b") is True
+        assert await store.cancel("a") is False
+        assert await store.cancel("x") is None
+        (report,) = await store.reports()
+        assert report.totals["succeeded"] == 1
+        info = await store.info(QUEUE)
+        assert info is not None
+        assert info.max_depth == 3
+        await store.close()
+
+    asyncio.run(story())
+
+
+def _answer_one(url: str) -> None:
+    worker = RedisJobStore(url, QUEUE)
+    (job,) = until(lambda: worker.take(1).jobs, "a job to take")
+    worker.complete([succeed(job.field, "a")])
+    worker.close()

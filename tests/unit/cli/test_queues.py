@@ -1,0 +1,74 @@
+"""The list of queues."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from pipemill import testing
+from pipemill.cli import queues
+from pipemill.store.base import QueueInfo, QueueReport
+from pipemill.store.memory import MemoryJobStore
+from pipemill.testing import MemoryBroker
+from tests.unit.cli.conftest import Run
+
+
+def announce(broker: MemoryBroker) -> None:
+    """A queue with two jobs, and two lanes that tell of themselves."""
+    testing.announce(broker, "sentiment", task="text-classification", model="org/name")
+    testing.client(broker).submit_many("sentiment", ["a", "b"])
+    for rate, sizes in ((1.5, {"1": 2, "4": 1}), (2.0, {"8": 1})):
+        MemoryJobStore(broker, "sentiment").report({"rate": rate, "batch_sizes": sizes})
+
+
+def test_no_queues_says_what_to_do(run: Run) -> None:
+    """An empty broker isn't an empty table."""
+    done = run("queues")
+    assert done.exit_code == 0
+    assert "pipemill worker" in done.stdout
+
+
+def test_queues_are_a_table(run: Run, broker: MemoryBroker) -> None:
+    """Each queue is a row with its figures, those of its lanes together."""
+    announce(broker)
+    head, row = run("queues").stdout.splitlines()
+    assert " ".join(head.split()) == "queue task model waiting parked leased dead rate/s lanes mean batch"
+    assert row.split() == ["sentiment", "text-classification", "org/name", "2", "0", "0", "0", "3.5", "2", "3.5"]
+
+
+def test_queues_are_json_when_asked_for(run: Run, broker: MemoryBroker) -> None:
+    """Programs get every figure by name."""
+    announce(broker)
+    (facts,) = json.loads(run("queues", "--json").stdout)
+    assert facts["queue"] == "sentiment"
+    assert facts["waiting"] == 2
+    assert facts["waiting_by_priority"] == {"0": 2, "3": 0, "6": 0, "9": 0}
+    assert facts["mean_batch"] == 3.5
+    assert len(facts["lanes"]) == 2
+
+
+def test_mean_batch_of_no_batch() -> None:
+    """Before the first batch there is no mean."""
+    report = QueueReport(
+        info=QueueInfo(name="a", task="echo"), waiting={}, parked=0, leased=0, dead=0, totals={}, lanes={"x": {}}
+    )
+    assert queues.mean_batch(report) is None
+
+
+def test_watch_looks_until_ctrl_c(run: Run, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--watch prints again after each interval; Ctrl-C is its normal end."""
+    announce(broker)
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", wait)
+    done = run("queues", "--watch", "--json", "--interval", "0")
+    assert done.exit_code == 0
+    assert len(done.stdout.splitlines()) == 3
+    assert waited == [queues.SHORTEST_INTERVAL_SECONDS] * 3

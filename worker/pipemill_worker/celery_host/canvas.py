@@ -1,0 +1,115 @@
+"""What follows a job: links, errbacks, the rest of a chain, a chord.
+
+Celery's own canvas code builds the messages. A capturing producer collects them, so that the store pushes them in the
+same script that ends the job: what follows is enqueued once, or not at all. Chords keep their count in Celery's result
+backend; their part is returned before the job's end, and returning it twice counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from celery import Celery, signature
+from celery.app.task import Context
+from celery.exceptions import TaskRevokedError
+from kombu.connection import Connection
+from kombu.exceptions import OperationalError
+from kombu.messaging import Producer
+from kombu.transport import virtual
+from kombu.utils.json import dumps
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pipemill.errors import BrokerUnavailable, JobCancelled, JobError, JobExpired, MalformedJob
+from pipemill.protocol import Job, names
+
+Message = tuple[str, bytes]
+
+
+class _Channel(virtual.Channel):
+    """Keeps what is published instead of sending it."""
+
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+        step = names.priority_step(int(message["properties"].get("priority") or 0))
+        self.connection.captured.append((names.list_key(queue, step), dumps(message).encode()))
+
+
+class _Transport(virtual.Transport):
+    Channel = _Channel
+    #: Declarations made while publishing are this transport's own affair.
+    global_state = virtual.BrokerState()
+
+    def __init__(self, client: Connection, **options: Any):
+        super().__init__(client, **options)  # type: ignore[no-untyped-call]  # kombu says nothing of it
+        self.captured: list[Message] = []
+
+
+class Canvas:
+    """Turns a job's end into what follows it."""
+
+    def __init__(self, app: Celery):
+        self._app = app
+
+    def follow(self, job: Job, value: Any, error: JobError | None) -> Sequence[Message]:
+        """Messages to push together with the job's end.
+
+        Raises
+        ------
+        BrokerUnavailable
+            When a chord's part could not be returned for now.
+        MalformedJob
+            When the canvas can't be read.
+
+        """
+        request = Context({**job.headers, **job.canvas, "args": [], "kwargs": {}, "delivery_info": {}})
+        try:
+            return self._failed(request, error) if error is not None else self._succeeded(request, value)
+        except (OperationalError, RedisConnectionError, RedisTimeoutError) as problem:
+            text = f"what follows the job could not be sent yet: {problem}"
+            raise BrokerUnavailable(text) from problem
+        except JobError:
+            raise
+        except Exception as problem:
+            text = (
+                f"the job's link, chain or chord can't be followed ({type(problem).__name__}: {problem}); send it anew"
+            )
+            raise MalformedJob(text) from problem
+
+    def _succeeded(self, request: Context, value: Any) -> list[Message]:
+        if request.chord:
+            self._app.backend.on_chord_part_return(request, "SUCCESS", value)
+        related = {"parent_id": request.id, "root_id": request.root_id or request.id}
+        callbacks = [signature(callback, app=self._app) for callback in request.callbacks or ()]
+
+        def publish(producer: Producer) -> None:
+            for callback in callbacks:
+                callback.apply_async((value,), producer=producer, **related)
+            if request.chain:
+                following = signature(request.chain[-1], app=self._app)
+                following.apply_async((value,), chain=request.chain[:-1], producer=producer, **related)
+
+        return self._captured(publish)
+
+    def _failed(self, request: Context, error: JobError) -> list[Message]:
+        revoked = isinstance(error, JobCancelled | JobExpired)
+        state, cause = ("REVOKED", TaskRevokedError(str(error))) if revoked else ("FAILURE", error)
+        if request.chord:
+            self._app.backend.on_chord_part_return(request, state, cause)
+        if revoked:
+            return []
+        self._app.backend._fail_chain(request.chain, cause, None, state=state)  # noqa: SLF001  # Celery's own walk
+        errbacks = [signature(errback, app=self._app) for errback in request.errbacks or ()]
+
+        def publish(producer: Producer) -> None:
+            for errback in errbacks:
+                related = {"parent_id": request.id, "root_id": request.root_id or request.id}
+                errback.apply_async((request.id,), producer=producer, **related)
+
+        return self._captured(publish)
+
+    def _captured(self, publish: Callable[[Producer], None]) -> list[Message]:
+        with Connection(transport=_Transport) as connection, self._app.amqp.Producer(connection) as producer:
+            publish(producer)
+            captured: list[Message] = list(connection.transport.captured)
+        return captured

@@ -1,0 +1,74 @@
+"""The bootstep that owns the engine's life inside a Celery worker."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar, Final, NoReturn
+
+from celery import bootsteps
+from celery.apps.worker import Worker
+
+from pipemill.errors import ConfigurationError
+from pipemill_worker.celery_host.exits import ExitCode
+from pipemill_worker.celery_host.hooks import CeleryHooks
+from pipemill_worker.celery_host.host import Host
+from pipemill_worker.celery_host.pool import EnginePool
+from pipemill_worker.engine import Engine
+
+log = logging.getLogger("pipemill.worker")
+
+#: The pool that lanes need, as Celery's setting names it.
+POOL: Final = "pipemill_worker.celery_host.pool:EnginePool"
+
+
+class Lanes(bootsteps.StartStopStep):
+    """Loads models before the worker is ready, runs the lanes, and drains them while the broker is connected.
+
+    The lanes' queues are taken out of Celery's hands before it consumes anything: stock consuming loses jobs when a
+    worker is killed.
+    """
+
+    requires: ClassVar[set[str]] = {"celery.worker.components:Pool"}
+    host: ClassVar[Host]
+
+    def __init__(self, worker: Worker, **options: Any):
+        super().__init__(worker, **options)
+        self.engine: Engine | None = None
+        queues = worker.app.amqp.queues
+        self.names = [name for name in list(queues.consume_from) if name in self.host.catalogue.queues]
+        queues.deselect(self.names)
+        worker.pipemill = self
+        if self.names and not (isinstance(worker.pool_cls, type) and issubclass(worker.pool_cls, EnginePool)):
+            _give_up(
+                f"queues {', '.join(self.names)} can't be served by the pool {worker.pool_cls!r}: a model and its GPU "
+                "belong to one process and its threads, and a forked child can't use CUDA; leave -P out (your own "
+                f"application sets worker_pool = {POOL!r}), and start one worker per GPU"
+            )
+
+    def start(self, worker: Worker) -> None:
+        """Load, warm up, and begin to take jobs."""
+        hooks = CeleryHooks(worker.app, self.host.catalogue.worker.drain_seconds)
+        try:
+            engine = self.host.build_engine(self.names, hooks)
+        except ConfigurationError as error:
+            _give_up(str(error))
+        self.engine = worker.pool.engine = engine
+        if self.names:
+            engine.start()
+            log.info("serving %s", ", ".join(self.names), extra={"event": "lanes_started"})
+
+    def stop(self, worker: Worker) -> None:  # noqa: ARG002  # Celery's signature
+        """Finish what runs, within the bound; give back the rest."""
+        if self.engine is not None:
+            released = self.engine.drain()
+            log.info("lanes stopped; %d jobs given back", released, extra={"event": "lanes_stopped"})
+
+    def terminate(self, worker: Worker) -> None:  # noqa: ARG002  # Celery's signature
+        """Give everything back now."""
+        if self.engine is not None:
+            self.engine.drain(0.0)
+
+
+def _give_up(reason: str) -> NoReturn:
+    log.critical("%s", reason, extra={"event": "worker_refused"})
+    raise SystemExit(int(ExitCode.CONFIGURATION))

@@ -1,0 +1,147 @@
+"""The engine's life: start its threads, watch over them, drain in bounded time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from pipemill_worker.engine.completion import Completer
+from pipemill_worker.engine.forward import Forward
+from pipemill_worker.engine.hooks import Hooks
+from pipemill_worker.engine.intake import Intake
+from pipemill_worker.engine.keeper import Heartbeat, Reaper
+from pipemill_worker.engine.lane import Lane
+from pipemill_worker.engine.prepare import Preparer
+from pipemill_worker.engine.wiring import CLOSED, EngineSettings, Wiring, log
+from pipemill_worker.engine.work import Work
+
+__all__ = ["Engine", "EngineSettings"]
+
+#: What remains for giving back jobs after the drain's bound, in seconds.
+LAST_SECONDS: Final = 5.0
+
+
+class Engine:
+    """Runs lanes. ``start`` it once, ``drain`` it once."""
+
+    def __init__(self, lanes: Sequence[Lane], settings: EngineSettings | None = None, hooks: Hooks | None = None):
+        self.lanes = {lane.name: lane for lane in lanes}
+        self.failure: BaseException | None = None
+        self._wiring = Wiring(settings=settings or EngineSettings(), hooks=hooks or Hooks())
+        self._wiring.ready = {lane.device: threading.Event() for lane in lanes}
+        self._threads: dict[str, list[threading.Thread]] = {}
+        self._drained = threading.Lock()
+
+    def start(self) -> None:
+        """Start all threads; jobs are taken from now on."""
+        lanes, wiring = list(self.lanes.values()), self._wiring
+        self._start("complete", Completer(wiring).run)
+        for device in wiring.ready:
+            mine = [lane for lane in lanes if lane.device == device]
+            self._start("forward", Forward(device, mine, wiring).run, device)
+        for number in range(wiring.settings.preprocess_threads):
+            self._start("prepare", Preparer(wiring).run, str(number))
+        self._start("heartbeat", Heartbeat(lanes, wiring).run)
+        self._start("reap", Reaper(lanes, wiring).run)
+        for lane in lanes:
+            self._start("intake", Intake(lane, wiring).run, lane.name)
+
+    def _start(self, kind: str, loop: Callable[[], None], suffix: str = "") -> None:
+        thread = threading.Thread(
+            target=self._supervised, args=(loop,), name=f"{kind}-{suffix}".strip("-"), daemon=True
+        )
+        self._threads.setdefault(kind, []).append(thread)
+        thread.start()
+
+    def _supervised(self, loop: Callable[[], None]) -> None:
+        """Run a thread's loop; if it dies, the process must not live on, deaf."""
+        try:
+            loop()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the process ends with it
+            log.critical(
+                "thread %s died: %s",
+                threading.current_thread().name,
+                error,
+                exc_info=True,
+                extra={"event": "thread_died"},
+            )
+            self.failure = error
+            self._wiring.hooks.on_failure(error)
+
+    @property
+    def alive(self) -> bool:
+        """Whether every thread runs."""
+        return self.failure is None and all(thread.is_alive() for kind in self._threads.values() for thread in kind)
+
+    def pause(self, queue: str) -> None:
+        """Take no more jobs from a queue; those in hand are finished."""
+        self._set_paused(queue, paused=True)
+
+    def resume(self, queue: str) -> None:
+        """Take jobs from a queue again."""
+        self._set_paused(queue, paused=False)
+
+    def _set_paused(self, queue: str, *, paused: bool) -> None:
+        lane = self.lanes[queue]
+        with lane.changed:
+            lane.paused = paused
+            lane.changed.notify_all()
+
+    def works(self) -> list[tuple[Lane, Work, bool]]:
+        """Every job in hand, its lane, and whether it runs at this moment."""
+        found: list[tuple[Lane, Work, bool]] = []
+        for lane in self.lanes.values():
+            with lane.changed:
+                running = {entry.work.field for entry in lane.running}
+                found += [(lane, work, field in running) for field, work in lane.held.items()]
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """What there is to say about each lane."""
+        return {name: lane.facts() for name, lane in self.lanes.items()}
+
+    def drain(self, seconds: float | None = None) -> int:
+        """Stop: take no more, finish what runs within the bound, give back the rest. How many were given back.
+
+        Idempotent; must be called from outside the engine's threads.
+        """
+        if not self._drained.acquire(blocking=False):
+            return 0
+        wiring = self._wiring
+        bound = wiring.settings.drain_seconds if seconds is None else seconds
+        deadline = time.monotonic() + bound
+        wiring.stopping.set()
+        for ready in wiring.ready.values():
+            ready.set()
+        for _ in self._threads.get("prepare", ()):
+            wiring.to_prepare.put(CLOSED)
+        for kind in ("intake", "prepare", "forward"):
+            self._join(kind, deadline)
+        wiring.to_end.put(CLOSED)
+        self._join("complete", deadline)
+        wiring.closed.set()
+        self._join("complete", time.monotonic() + LAST_SECONDS)
+        return self._give_back()
+
+    def _join(self, kind: str, deadline: float) -> None:
+        for thread in self._threads.get(kind, ()):
+            thread.join(max(deadline - time.monotonic(), 0))
+            if thread.is_alive():
+                log.warning(
+                    "thread %s is still busy at the end of the drain", thread.name, extra={"event": "drain_bound"}
+                )
+
+    def _give_back(self) -> int:
+        released = 0
+        for lane in self.lanes.values():
+            deadline = threading.Event()
+            timer = threading.Timer(LAST_SECONDS, deadline.set)
+            timer.start()
+            count = self._wiring.retrying(lane.store.close, f"queue {lane.name}: release", deadline)
+            timer.cancel()
+            released += count or 0
+            if count:
+                log.info("queue %s: %d jobs given back", lane.name, count, extra={"event": "released"})
+        return released

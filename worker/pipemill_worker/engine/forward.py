@@ -1,0 +1,138 @@
+"""Forward: compose a batch when the device is free, run it, isolate failures; one thread per device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pipemill.errors import JobCancelled, JobExpired
+from pipemill.protocol import Outcome
+from pipemill_worker.engine.lane import Lane
+from pipemill_worker.engine.prepare import inference_failed
+from pipemill_worker.engine.wiring import Wiring, log
+from pipemill_worker.engine.work import End, Entry, Work
+
+
+class DeviceLost(RuntimeError):
+    """The device can't be used until the process restarts."""
+
+
+class Forward:
+    """The loop of one device: the only thread that touches its models."""
+
+    def __init__(self, device: str, lanes: Sequence[Lane], wiring: Wiring):
+        self._lanes = list(lanes)
+        self._wiring = wiring
+        self._ready = wiring.ready[device]
+
+    def run(self) -> None:
+        """Run batches until the engine stops; the batch that runs is finished."""
+        while not self._wiring.stopping.is_set():
+            self._ready.wait()
+            self._ready.clear()
+            while not self._wiring.stopping.is_set() and (lane := self._next_lane()):
+                self._run_lane(lane)
+
+    def _next_lane(self) -> Lane | None:
+        """A lane with waiting items; lanes take turns."""
+        waiting = next((lane for lane in self._lanes if lane.pool), None)
+        if waiting is not None:
+            self._lanes.remove(waiting)
+            self._lanes.append(waiting)
+        return waiting
+
+    def _run_lane(self, lane: Lane) -> None:
+        batch, ends = self._drop(lane, lane.next_batch())
+        if batch:
+            for entry in batch:
+                entry.work.started = True
+            lane.running = batch
+            try:
+                ends += self._forward(lane, batch)
+            finally:
+                lane.running = []
+        if ends:
+            self._wiring.to_end.put((lane, ends))
+
+    def _drop(self, lane: Lane, batch: list[Entry]) -> tuple[list[Entry], list[End]]:
+        """Leave out jobs that were cancelled or have expired."""
+        keep: list[Entry] = []
+        ends: list[End] = []
+        for entry in batch:
+            end = self._untimely(lane, entry.work)
+            if end is not None:
+                ends.append(end)
+            elif not entry.work.ended:
+                keep.append(entry)
+        return keep, ends
+
+    def _untimely(self, lane: Lane, work: Work) -> End | None:
+        job = work.job
+        if work.ended:
+            return None
+        if job.id in lane.cancelled or self._wiring.hooks.is_revoked(job.id):
+            return End(work, Outcome.CANCELLED, JobCancelled("the job was cancelled"))
+        if job.expires is not None and not work.started and job.expires < lane.now():
+            return End(work, Outcome.EXPIRED, JobExpired("the job was not started before its deadline"))
+        return None
+
+    def _forward(self, lane: Lane, batch: Sequence[Entry]) -> list[End]:
+        """Run one forward pass; when it fails, find out whose fault it was."""
+        started = time.perf_counter()
+        try:
+            outputs = lane.runner.forward([entry.item for entry in batch])
+            if len(outputs) != len(batch):
+                raise RuntimeError(f"{len(outputs)} outputs for {len(batch)} items")  # noqa: TRY301  # a failure like any other
+        except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to one of the jobs
+            return self._isolate(lane, batch, error)
+        lane.note_forward(len(batch), time.perf_counter() - started)
+        return _hand_out(batch, outputs)
+
+    def _isolate(self, lane: Lane, batch: Sequence[Entry], error: Exception) -> list[End]:
+        runner = lane.runner
+        if runner.is_device_lost(error):
+            raise DeviceLost(f"queue {lane.name}: {error}") from error
+        if len(batch) == 1:
+            work = batch[0].work
+            log.warning(
+                "queue %s: a job failed: %s",
+                lane.name,
+                inference_failed(error),
+                extra={"event": "job_failed", "job": work.job.id},
+            )
+            return [] if work.ended else [End(work, Outcome.FAILED, inference_failed(error))]
+        if runner.is_out_of_memory(error):
+            half = len(batch) // 2
+            lane.lower_ceiling(half)
+            log.warning(
+                "queue %s: out of memory with %d items, at most %d from now on",
+                lane.name,
+                len(batch),
+                half,
+                extra={"event": "ceiling_lowered"},
+            )
+            parts: list[Sequence[Entry]] = [batch[:half], batch[half:]]
+        else:
+            log.warning(
+                "queue %s: a batch of %d failed (%s), running its items alone",
+                lane.name,
+                len(batch),
+                type(error).__name__,
+                extra={"event": "batch_failed"},
+            )
+            parts = [[entry] for entry in batch]
+        ends: list[End] = []
+        for part in parts:
+            alive = [entry for entry in part if not entry.work.ended]
+            ends += self._forward(lane, alive) if alive else []
+        return ends
+
+
+def _hand_out(batch: Sequence[Entry], outputs: Sequence[Any]) -> list[End]:
+    """Give each job its outputs; the jobs that have them all."""
+    return [
+        End(entry.work, Outcome.SUCCEEDED)
+        for entry, output in zip(batch, outputs, strict=True)
+        if entry.work.add_output(entry.index, output) and not entry.work.ended
+    ]

@@ -1,0 +1,61 @@
+"""Keeping leases alive, and taking back those of the dead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from pipemill_worker.engine.lane import Lane
+from pipemill_worker.engine.wiring import Wiring, log
+
+#: Longest time between two heartbeats, in seconds; a running job is seen to run after this at the latest.
+HEARTBEAT_SECONDS: Final = 1.0
+#: Longest time between two looks for expired leases, in seconds.
+REAP_SECONDS: Final = 5.0
+
+
+class Heartbeat:
+    """Renews every lane's lease, marks running jobs, and publishes the lane's facts."""
+
+    def __init__(self, lanes: Sequence[Lane], wiring: Wiring):
+        self._lanes = lanes
+        self._wiring = wiring
+        self._interval = min(HEARTBEAT_SECONDS, wiring.settings.lease_seconds / 3)
+
+    def run(self) -> None:
+        """Beat until the engine is closed."""
+        closed = self._wiring.closed
+        while not closed.wait(self._interval):
+            for lane in self._lanes:
+                self._wiring.retrying(partial(self._beat, lane), f"queue {lane.name}: renew", closed)
+
+    @staticmethod
+    def _beat(lane: Lane) -> None:
+        with lane.changed:
+            held_before = len(lane.held)
+            running = {entry.work.field: entry.work.job.id for entry in lane.running if entry.work.job.id}
+        renewal = lane.store.renew(running)
+        lane.set_clock(renewal.now)
+        lane.note_cancelled(renewal.cancelled)
+        if not renewal.stands and held_before:
+            lane.lose_all()
+        lane.update_rate()
+        lane.store.report(lane.facts())
+
+
+class Reaper:
+    """Gives back the jobs of workers that died, whatever their queue."""
+
+    def __init__(self, lanes: Sequence[Lane], wiring: Wiring):
+        self._store = lanes[0].store
+        self._wiring = wiring
+        self._interval = min(REAP_SECONDS, wiring.settings.lease_seconds / 3)
+
+    def run(self) -> None:
+        """Reap until the engine stops."""
+        stopping = self._wiring.stopping
+        while not stopping.wait(self._interval):
+            reaped = self._wiring.retrying(self._store.reap, "reap", stopping)
+            if reaped:
+                log.warning("%d jobs of dead workers given back to their queues", reaped, extra={"event": "reaped"})

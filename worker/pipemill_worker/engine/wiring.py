@@ -1,0 +1,75 @@
+"""What connects the engine's threads."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from pipemill.errors import BrokerError
+from pipemill_worker.engine.hooks import Hooks
+from pipemill_worker.engine.lane import Lane
+from pipemill_worker.engine.work import End, Work
+from pipemill_worker.policy.backoff import backoff_seconds
+
+log = logging.getLogger("pipemill.engine")
+
+T = TypeVar("T")
+
+#: Ends a thread's loop when it comes out of its queue.
+CLOSED: Final = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Bounds of an engine."""
+
+    #: How long a lease lasts that isn't renewed, in seconds.
+    lease_seconds: float = 15.0
+    #: How long a drain may take, in seconds.
+    drain_seconds: float = 30.0
+    #: Workers that may die on a job before it is given up.
+    max_deliveries: int = 3
+    #: Threads that preprocess, each with its own tokenizers.
+    preprocess_threads: int = 1
+
+
+@dataclass(slots=True)
+class Wiring:
+    """Queues and signals between the engine's threads."""
+
+    settings: EngineSettings
+    hooks: Hooks
+    #: Set once: take no more, prepare no more, start no further batch.
+    stopping: threading.Event = field(default_factory=threading.Event)
+    #: Set once everything is given back: waiting for the broker is over too.
+    closed: threading.Event = field(default_factory=threading.Event)
+    to_prepare: queue.SimpleQueue[tuple[Lane, list[Work]] | None] = field(default_factory=queue.SimpleQueue)
+    to_end: queue.SimpleQueue[tuple[Lane, list[End]] | None] = field(default_factory=queue.SimpleQueue)
+    #: By device: set when a lane of it may have a batch.
+    ready: dict[str, threading.Event] = field(default_factory=dict)
+
+    def retrying(self, call: Callable[[], T], what: str, until: threading.Event) -> T | None:
+        """Call the broker until it answers or ``until`` is set (then None): workers wait for their broker."""
+        attempt = 0
+        while True:
+            try:
+                answer = call()
+            except BrokerError as error:
+                attempt += 1
+                if attempt == 1:
+                    log.warning("%s: %s; trying again", what, error, extra={"event": "broker_unavailable"})
+                if until.wait(backoff_seconds(attempt)):
+                    return None
+            else:
+                if attempt:
+                    log.warning("%s: the broker answers again", what, extra={"event": "broker_back"})
+                return answer
+
+
+def identifiers(lane: Lane, **more: Any) -> dict[str, Any]:
+    """The ``extra`` of a log line about a lane."""
+    return {"queue": lane.name, **more}

@@ -1,0 +1,74 @@
+"""A job on its way through the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, Final
+
+from pipemill.errors import JobError
+from pipemill.protocol import Job, Outcome
+from pipemill.store.base import Leased
+from pipemill_worker.seams import Item, Prepared
+
+_MISSING: Final = object()
+
+
+class Work:
+    """One leased job, from intake to completion."""
+
+    __slots__ = ("_left", "alone", "deliveries", "ended", "field", "job", "outputs", "prepared", "started", "urgency")
+
+    def __init__(self, leased: Leased, job: Job):
+        self.field = leased.field
+        self.job = job
+        self.deliveries = leased.deliveries
+        #: Delivered before: it may have killed a worker, so it shares nothing.
+        self.alone = leased.deliveries > 0
+        self.urgency = int(leased.field.rpartition("|")[2])
+        self.prepared: Prepared | None = None
+        self.outputs: list[Any] = []
+        self._left = 0
+        #: A forward pass holds at least one of its items, or has.
+        self.started = False
+        #: Its end is on its way, or its lease is lost: nothing more is done for it.
+        self.ended = False
+
+    def set_prepared(self, prepared: Prepared) -> list[Entry]:
+        """Keep what preprocessing made of it; its items, ready to wait."""
+        self.prepared = prepared
+        self._left = len(prepared.items)
+        self.outputs = [_MISSING] * self._left
+        return [Entry(self, index, item) for index, item in enumerate(prepared.items)]
+
+    def add_output(self, index: int, output: Any) -> bool:
+        """Keep one item's output; whether it was the last one missing."""
+        self.outputs[index] = output
+        self._left -= 1
+        return self._left == 0
+
+
+class Entry:
+    """An item waiting in a lane's pool."""
+
+    __slots__ = ("cost", "group", "index", "item", "urgency", "work")
+
+    def __init__(self, work: Work, index: int, item: Item):
+        self.work = work
+        self.index = index
+        self.item = item
+        self.group: Hashable | None = None if work.alone else item.group
+        self.cost = item.cost
+        self.urgency = work.urgency
+
+
+class End:
+    """How a job ended, on its way to the store. An answer still needs postprocessing."""
+
+    __slots__ = ("due", "error", "outcome", "work")
+
+    def __init__(self, work: Work, outcome: Outcome, error: JobError | None = None, due: float = 0.0):
+        work.ended = True
+        self.work = work
+        self.outcome = outcome
+        self.error = error
+        self.due = due

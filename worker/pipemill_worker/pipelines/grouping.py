@@ -1,0 +1,170 @@
+"""Which items may share a forward pass without changing an answer.
+
+Safe for every model: items whose tensors have exactly the same shapes. Padding to a common length is left to model
+types for which tests prove it harmless: with an attention mask, on the right. Not all encoders are: ConvBERT convolves
+over the padding, FNet has no mask, BigBird attends otherwise when a neighbour is long.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+
+from pipemill_worker.pipelines.settings import LoadedPipeline
+
+#: Model types whose rows are proven independent of padding on the right: encoders, and encoder-decoders.
+PADDABLE_ENCODERS: Final = frozenset(
+    {
+        "albert",
+        "bart",
+        "bert",
+        "camembert",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "ernie",
+        "mbart",
+        "mobilebert",
+        "modernbert",
+        "mpnet",
+        "roberta",
+        "roformer",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+    }
+)
+
+#: As above for decoder-only models: a token sees none to its right. Their classifiers look for the last real token.
+PADDABLE_DECODERS: Final = frozenset(
+    {"gemma", "gemma2", "gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "opt", "phi", "qwen2", "qwen3"}
+)
+
+#: Values that belong to an item and never reach the model, so that items that share a batch may differ in them.
+PER_ITEM: Final = frozenset(
+    {
+        "candidate_label",
+        "is_last",
+        "offset_mapping",
+        "prompt_text",
+        "sentence",
+        "sequence",
+        "special_tokens_mask",
+        "word_ids",
+        "word_to_chars_map",
+    }
+)
+
+#: The tensors that may be padded, one token a column; an item with others shares by exact shape.
+TOKEN_TENSORS: Final = frozenset({"attention_mask", "input_ids", "token_type_ids"})
+
+_CLASSIFIERS: Final = frozenset({"text-classification", "zero-shot-classification"})
+
+
+class Sharing(enum.Enum):
+    """How items may share a forward pass."""
+
+    #: Not at all.
+    SOLO = "solo"
+    #: With items of exactly the same shapes.
+    EXACT = "exact"
+    #: With items of any length, padded on the right.
+    PADDED = "padded"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharingRule:
+    """A pipeline's rule, decided once when it is loaded."""
+
+    sharing: Sharing
+    #: What fills ``input_ids`` up; meaningless unless padded.
+    pad_token_id: int = 0
+    #: A token of which all rows must have equally many, because the model's head picks rows by it.
+    counted_token_id: int | None = None
+
+    def without_padding(self) -> SharingRule:
+        """The same rule, by exact shapes at most."""
+        return replace(self, sharing=Sharing.EXACT) if self.sharing is Sharing.PADDED else self
+
+
+def sharing_rule(task: str, pipe: LoadedPipeline) -> SharingRule:
+    """How the items of this pipeline may share a forward pass."""
+    if task == "text-generation":  # Its rows end at different steps, and sampling draws from one generator.
+        return SharingRule(sharing=Sharing.SOLO)
+    config = pipe.model.config
+    classifies = task in _CLASSIFIERS
+    if classifies and _pad_of(config) is None and config.model_type not in PADDABLE_ENCODERS:
+        # Without one, decoder-only classifiers refuse two rows, even of equal length.
+        return SharingRule(sharing=Sharing.SOLO)
+    counted = config.eos_token_id if classifies and config.is_encoder_decoder else None
+    if not isinstance(counted, int):
+        counted = None
+    if not _may_pad(pipe, classifies=classifies, counted=counted):
+        return SharingRule(sharing=Sharing.EXACT, counted_token_id=counted)
+    return SharingRule(sharing=Sharing.PADDED, pad_token_id=pipe.tokenizer.pad_token_id, counted_token_id=counted)
+
+
+def _may_pad(pipe: LoadedPipeline, *, classifies: bool, counted: int | None) -> bool:
+    tokenizer, config = pipe.tokenizer, pipe.model.config
+    pad = tokenizer.pad_token_id
+    if config.model_type not in PADDABLE_ENCODERS | PADDABLE_DECODERS:
+        return False
+    if pad is None or tokenizer.padding_side != "right" or pad == counted:
+        return False
+    if pad >= pipe.model.get_input_embeddings().weight.shape[0]:  # It was added, but the model not resized.
+        return False
+    return not classifies or config.model_type in PADDABLE_ENCODERS or _pad_of(config) == pad
+
+
+def _pad_of(config: Any) -> int | None:
+    pad: int | None = getattr(config.get_text_config(), "pad_token_id", None)
+    return pad
+
+
+def group_key(inputs: Mapping[str, Any], forward: Mapping[str, Any], rule: SharingRule) -> Hashable | None:
+    """The key of an item's model inputs: items with equal keys may share a forward pass, ``None`` shares with none."""
+    if rule.sharing is Sharing.SOLO:
+        return None
+    padded = rule.sharing is Sharing.PADDED and "attention_mask" in inputs
+    parts: list[Hashable] = []
+    try:
+        parts += [
+            name if name in PER_ITEM else (name, _signature(name, inputs[name], padded=padded))
+            for name in sorted(inputs)
+        ]
+        if rule.counted_token_id is not None:
+            parts.append(int((inputs["input_ids"] == rule.counted_token_id).sum()))
+        if forward:
+            parts.append(_frozen(forward))
+    except _Unshareable:
+        return None
+    return tuple(parts)
+
+
+class _Unshareable(Exception):
+    pass
+
+
+def _signature(name: str, value: Any, *, padded: bool) -> Hashable:
+    if not isinstance(value, torch.Tensor):
+        return _frozen(value)
+    if value.shape[:1] != (1,):
+        raise _Unshareable
+    if padded and name in TOKEN_TENSORS and value.dim() == 2:  # noqa: PLR2004 - of the shape [1, tokens]
+        return value.dtype
+    return (value.dtype, tuple(value.shape))
+
+
+def _frozen(value: Any) -> Hashable:
+    """A hashable that is equal for equal values only."""
+    if isinstance(value, Mapping):
+        return tuple((key, _frozen(value[key])) for key in sorted(value))
+    if isinstance(value, list | tuple):
+        return (type(value), tuple(_frozen(element) for element in value))
+    if value is None or isinstance(value, str | bytes | int | float | bool | enum.Enum | type):
+        return (type(value), value)  # The type too: True equals 1, and 1 equals 1.0.
+    raise _Unshareable

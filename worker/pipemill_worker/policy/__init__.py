@@ -1,0 +1,1 @@
+"""Policy: pure functions without broker, clock or model."""

@@ -1,0 +1,75 @@
+"""The seam between the engine and the models.
+
+A ``PipelineRunner`` knows models and neither Redis nor Celery; the engine knows none of the three. What a runner raises
+as a ``pipemill.errors.JobError`` is the job's own fault and is stored as its outcome; anything else is a failure of the
+pipeline, which the engine isolates to the job that caused it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A preprocessed unit of a job: one row of a forward pass."""
+
+    #: Items with equal keys may share a forward pass; ``None`` means the item runs alone.
+    group: Hashable | None
+    #: What the item costs in a batch, in the task's own unit (tokens for text); at least 1.
+    cost: int
+    #: What the runner's ``forward`` needs. Never mutated by ``forward``, so that a retry sees the same.
+    payload: Any
+
+
+@dataclass(slots=True, eq=False)
+class Prepared:
+    """A job after preprocessing."""
+
+    items: Sequence[Item]
+    #: The runner's own notes for ``finish``.
+    state: Any = field(default=None)
+
+
+class PipelineRunner(Protocol):
+    """One loaded pipeline, driven in stages."""
+
+    def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
+        """Validate and preprocess one job. Called from several threads at once.
+
+        Raises
+        ------
+        InvalidInput, InvalidParameter, InputTooLong
+            When the job can't run; the text says what to change.
+
+        """
+        ...
+
+    def forward(self, items: Sequence[Item]) -> Sequence[Any]:
+        """Run one forward pass over items with equal group keys; one output per item, in order.
+
+        Called from one thread only, the one that owns the device.
+        """
+        ...
+
+    def finish(self, prepared: Prepared, outputs: Sequence[Any]) -> Any:
+        """Postprocess one job's outputs (one per item, in order) into a JSON-serialisable answer."""
+        ...
+
+    def warm_up(self) -> None:
+        """Run the model once on shapes the lane will see, so that the first job doesn't pay for it."""
+        ...
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether this error of ``forward`` means that a smaller batch could succeed."""
+        ...
+
+    def is_device_lost(self, error: BaseException) -> bool:
+        """Whether this error of ``forward`` means that the device is unusable until the process restarts."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for people: task, model, revision, device, dtype."""
+        ...
