@@ -195,9 +195,10 @@ class AsyncClient:
     ) -> AsyncGenerator[Any, None]:
         """Run any number of inputs and yield their answers in order, with at most ``window`` jobs on their way.
 
-        Inputs are drawn as room appears; a full queue or a broker that restarts is waited for. ``timeout`` is the
-        longest wait for one answer, in seconds. ``on_progress`` is called with the numbers of jobs that ended and
-        that were drawn. Closing the iterator cancels the jobs that are on their way, as does an error.
+        Inputs are drawn as room appears, and the parameters are read then; a full queue or a broker that restarts is
+        waited for. ``timeout`` is the longest wait for one answer, in seconds. ``on_progress`` is called with the
+        numbers of jobs that ended and of inputs that were drawn. Closing the iterator cancels the jobs that are on
+        their way, as does an error.
 
         Raises
         ------
@@ -270,12 +271,12 @@ class AsyncClient:
 
         """
         deadline = replies.Deadline(timeout)
-        standing = await self._look(job_id)
+        looks = timeout == 0 or not jobs.is_id(job_id)
+        standing = await self._look(job_id) if looks else await self._store.wait(job_id, deadline.next_wait())
         while (end := replies.ended(job_id, standing)) is None:
-            left = deadline.left()
-            if left <= 0:
+            if deadline.left() <= 0:
                 raise replies.result_timeout(job_id, standing, timeout)
-            standing = await self._store.wait(job_id, min(left, replies.WAIT_SECONDS))
+            standing = await self._store.wait(job_id, deadline.next_wait())
         return end.get()
 
     async def results(self, job_ids: Iterable[str | AsyncJob], timeout: float | None = None) -> list[Result]:

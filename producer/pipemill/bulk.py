@@ -139,8 +139,8 @@ class Bulk:
 
     @property
     def outstanding(self) -> list[str]:
-        """Ids of jobs that were accepted and aren't known to have ended."""
-        return list(self._jobs.open)
+        """Ids of jobs that may be on their way: accepted, or sent without an answer to that, and not known to end."""
+        return [*self._jobs.open, *(job.job_id for job in self._unsent)]
 
     @property
     def over(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,8 +20,12 @@ class EmbeddedBroker:
         except ImportError as error:
             text = 'the embedded broker needs an extra: pip install "pipemill[embedded]", or point --broker at a Redis'
             raise MissingExtra(text) from error
+        # The library would scan upwards from a fixed port, and two that start at the same time would meet.
+        port = port or _free_port()
         settings: dict[str, Any] = {"maxmemory-policy": "noeviction", "appendonly": "yes" if folder else "no"}
         try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
             self._server = ValkeyServer(port=port, data_dir=folder, config=settings)
         except OSError as error:
             raise BrokerUnavailable(f"can't set up a broker on port {port}: {error}") from error
@@ -49,3 +54,11 @@ class EmbeddedBroker:
     def pid(self) -> int:
         """Its process id."""
         return int(self._server._process.pid)  # noqa: SLF001  # the library has no public way
+
+
+def _free_port() -> int:
+    """A port that nobody listens on, chosen by the system."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -31,7 +31,7 @@ class JobInfo:
     status: JobStatus
     #: The queue of a job that hasn't ended.
     queue: str | None = None
-    #: How many jobs are to be taken before it, while it is queued.
+    #: How many jobs are to be taken before it, while it is queued; None while it is parked until its time.
     position: int | None = None
     #: Seconds until a worker takes it, while it is queued and the queue's workers say how fast they are.
     estimate_seconds: float | None = None
@@ -46,6 +46,10 @@ class Deadline:
     def left(self) -> float:
         """Seconds until then; negative when it has passed."""
         return self._moment - time.monotonic()
+
+    def next_wait(self) -> float:
+        """How long to wait until then, or until it is looked again."""
+        return max(min(self.left(), WAIT_SECONDS), 0.0)
 
 
 def status_of(standing: Standing) -> JobStatus:
@@ -63,7 +67,7 @@ def job_info(job_id: str, standing: Standing, rate: float | None) -> JobInfo:
     if status is not JobStatus.QUEUED:
         return JobInfo(id=job_id, status=status, queue=standing.queue)
     position = standing.position
-    estimate = position / rate if rate else None
+    estimate = position / rate if rate and position is not None else None
     return JobInfo(id=job_id, status=status, queue=standing.queue, position=position, estimate_seconds=estimate)
 
 
@@ -91,7 +95,7 @@ def unknown_job(job_id: str) -> UnknownJob:
 
 def result_timeout(job_id: str, standing: Standing, timeout: float | None) -> ResultTimeout:
     """Say that a result didn't come in time."""
-    where = "" if standing.running else f" (jobs before it: {standing.position})"
+    where = "" if standing.position is None else f" (jobs before it: {standing.position})"
     return ResultTimeout(
         f"job {job_id} is still {status_of(standing)} in queue {standing.queue!r}{where} after {timeout} s; "
         "it goes on: ask for its result again, or cancel it"

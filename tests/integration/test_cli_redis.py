@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pipemill.errors import InvalidInput
 from pipemill.protocol import Outcome, decode_message, encode_failure, encode_success
 from pipemill.store.base import Completion, Leased, QueueInfo
 from pipemill.store.jobs import RedisJobStore
-from tests.helpers import until
+from tests.helpers import PATIENCE_SECONDS, until
 
 QUEUE = "sentiment"
 #: Nothing listens on this port: it is reserved, and no free port is ever so low.
@@ -203,7 +204,7 @@ def test_map_goes_on_after_an_interruption(
 
     def hold_at_200(text: str) -> str:
         if text == "text 200":
-            go_on.wait()
+            go_on.wait(PATIENCE_SECONDS)
         return text.upper()
 
     with answering(broker_url, hold_at_200) as started:
@@ -219,6 +220,32 @@ def test_map_goes_on_after_an_interruption(
     assert written == [{"index": n, "result": text.upper()} for n, text in enumerate(texts)]
     twice = len(started) - len(texts)
     assert twice <= (1 if number != signal.SIGKILL else 50)
+
+
+def test_map_shows_its_progress_on_a_terminal(environment: dict[str, str], broker_url: str, tmp_path: Path) -> None:
+    """A terminal sees a bar with the number of lines and of failures; stdout stays clean."""
+    source, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("a\nbad\nb\n")
+    ours, theirs = pty.openpty()
+    with answering(broker_url, judge):
+        arguments = command("map", QUEUE, source, target, "--text")
+        process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=theirs)
+        os.close(theirs)
+        seen = read_terminal(ours)
+        assert process.communicate()[0] == b""
+    assert process.returncode == 3
+    assert f"{QUEUE}, 1 failed" in seen
+    assert "3/3" in seen
+    assert "3 done, 1 failed" in seen
+
+
+def read_terminal(terminal: int) -> str:
+    """What was written to a terminal until its other end was closed."""
+    seen = b""
+    with os.fdopen(terminal, "rb", buffering=0) as file, suppress(OSError):  # the end of a terminal is an error
+        while part := file.read(4096):
+            seen += part
+    return seen.decode()
 
 
 def test_map_outlives_a_full_queue(environment: dict[str, str], broker_url: str, tmp_path: Path) -> None:

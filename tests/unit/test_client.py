@@ -622,6 +622,7 @@ class AwayStore(MemoryQueueStore):
         super().__init__(broker)
         self.calls = 0
         self.away: Callable[[int], bool] = lambda call: call % 3 == 1
+        self.error: Exception = errors.BrokerUnavailable("away")
 
     def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
         """Accept jobs; sometimes the reply is lost."""
@@ -637,7 +638,7 @@ class AwayStore(MemoryQueueStore):
     def _fail(self) -> None:
         self.calls += 1
         if self.away(self.calls):
-            raise errors.BrokerUnavailable("away")
+            raise self.error
 
 
 def test_map_outlives_a_broker_that_restarts(build: Build, broker: MemoryBroker) -> None:
@@ -657,6 +658,15 @@ def test_map_gives_up_on_a_broker_that_stays_away(
     store.away = lambda call: call > 1
     with pytest.raises(errors.BrokerUnavailable, match="away"):
         list(build(store).map(QUEUE, range(5)))
+
+
+def test_map_cancels_jobs_whose_acceptance_it_didnt_hear_of(build: Build, broker: MemoryBroker) -> None:
+    """Whatever breaks a run off between sending and hearing leaves no work behind."""
+    store = AwayStore(broker)
+    store.error = RuntimeError("broken off")
+    with pytest.raises(RuntimeError, match="broken off"):
+        next(build(store).map(QUEUE, range(5)))
+    assert (len(broker.results), broker.records) == (5, {})
 
 
 # The client itself

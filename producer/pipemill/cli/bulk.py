@@ -41,7 +41,7 @@ class Tally:
     def __str__(self) -> str:
         """One sentence for people."""
         before = f" ({self.resumed_at} of them before)" if self.resumed_at else ""
-        return f"{self.lines} lines{before}, {self.failed} failed"
+        return f"{self.lines} done{before}, {self.failed} failed"
 
 
 @click.command("map")
@@ -113,7 +113,7 @@ def answers(
         for line in lines:
             drawn.append(line)
             if line.error is None:
-                # map encodes an input when it is drawn: the dict holds this line's parameters then.
+                # map reads the parameters when it draws an input: the dict holds those of this line then.
                 parameters.clear()
                 parameters.update(line.parameters)
                 yield line.inputs
@@ -160,7 +160,7 @@ def _told(tally: Tally, invocation: Invocation) -> Iterator[None]:
         raise
     except BaseException:
         if tally.resumable is not None and tally.lines and not invocation.json:
-            text = f"{tally}; run the same command again to go on from there ({tally.resumable})"
+            text = f"{tally.resumable}: {tally}; run the same command again to go on from there"
             click.echo(text, err=True)
         raise
     finally:
@@ -170,7 +170,7 @@ def _told(tally: Tally, invocation: Invocation) -> Iterator[None]:
 def _bar(invocation: Invocation, target: str) -> Progress:
     hidden = invocation.json or not sys.stderr.isatty() or (target == STANDARD and sys.stdout.isatty())
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

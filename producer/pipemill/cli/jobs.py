@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -17,7 +19,7 @@ from pipemill.cli.common import (
     pass_invocation,
 )
 from pipemill.cli.exits import Exit
-from pipemill.cli.output import console, show, table, to_json
+from pipemill.cli.output import show, show_facts, to_json
 from pipemill.protocol.states import JobStatus
 
 
@@ -52,6 +54,8 @@ def submit(  # noqa: PLR0913  # each is an option of the command
     INPUT is text, or - for what stdin holds (without the newline at its end). Prints the job's id, or with --wait the
     answer.
     """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout is for --wait; give both, or neither")
     inputs = read_input(text, json_input=json_input)
     with invocation.connect(invocation) as client:
         try:
@@ -59,9 +63,21 @@ def submit(  # noqa: PLR0913  # each is an option of the command
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         if wait:
-            show_answer(invocation, job.id, job.result(timeout))
+            with _told(job.id):
+                answer = job.result(timeout)
+            show_answer(invocation, job.id, answer)
         else:
             click.echo(to_json({"id": job.id, "queue": queue}) if invocation.json else job.id)
+
+
+@contextmanager
+def _told(job_id: str) -> Iterator[None]:
+    """Name the job when Ctrl-C ends the wait for it: nothing else did."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"job {job_id} goes on; `pipemill result {job_id}` waits for it again", err=True)
+        raise
 
 
 def read_input(text: str, *, json_input: bool) -> Any:
@@ -125,7 +141,7 @@ def status(invocation: Invocation, job_id: str) -> None:
     if invocation.json:
         click.echo(to_json(facts))
     else:
-        console().print(table(["", ""], [(name, value) for name, value in facts.items() if value is not None]))
+        show_facts({name: value for name, value in facts.items() if value is not None})
     if info.status is JobStatus.UNKNOWN:
         click.get_current_context().exit(Exit.UNKNOWN_JOB)
 

@@ -130,6 +130,8 @@ def open_output(path: Path) -> Iterator[tuple[IO[bytes], Done]]:
         When it can't be written, isn't of ours, or is being written by another process.
 
     """
+    if path.exists() and not path.is_file():
+        raise click.BadParameter("it isn't a file; - writes to stdout", param_hint="OUTPUT")
     try:
         file = path.open("a+b")
     except OSError as error:

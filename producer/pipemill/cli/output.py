@@ -69,9 +69,9 @@ def show(answer: Any) -> None:
     if isinstance(answer, str):
         click.echo(printable(answer) if sys.stdout.isatty() else answer.encode(errors="backslashreplace"))
     elif rows is not None:
-        console().print(table(list(rows[0]), [list(row.values()) for row in rows]))
+        show_table(list(rows[0]), [list(row.values()) for row in rows])
     elif isinstance(answer, dict) and answer and all(map(_is_plain, answer.values())):
-        console().print(table(["", ""], list(answer.items())))
+        show_facts(answer)
     else:
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False).encode(errors="backslashreplace"))
 
@@ -86,6 +86,20 @@ def _records(answer: Any) -> Sequence[Mapping[str, Any]] | None:
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bool | None)
+
+
+def show_facts(facts: Mapping[str, Any]) -> None:
+    """Print named values, one a line."""
+    show_table(["", ""], list(facts.items()))
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table, without blanks at the ends of its lines."""
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(table(head, rows))
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:

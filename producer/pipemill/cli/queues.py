@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipemill.cli.common import Invocation, Seconds, broker_options, json_option, pass_invocation
-from pipemill.cli.output import console, table, to_json
+from pipemill.cli.output import console, show_table, table, to_json
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from pipemill.client import Client
     from pipemill.store.base import QueueReport
 
@@ -51,28 +49,28 @@ def _watch(invocation: Invocation, client: Client, interval: float) -> None:
             time.sleep(interval)
     from rich.live import Live  # noqa: PLC0415  # only a terminal needs it
 
-    with Live(_table(client.queues()), console=screen, auto_refresh=False) as live:
+    with Live(table(_HEAD, _rows(client.queues())), console=screen, auto_refresh=False) as live:
         while True:
             time.sleep(interval)
-            live.update(_table(client.queues()), refresh=True)
+            live.update(table(_HEAD, _rows(client.queues())), refresh=True)
 
 
 def _print(invocation: Invocation, reports: Sequence[QueueReport]) -> None:
     if invocation.json:
         click.echo(to_json([facts(report) for report in reports]))
     elif reports:
-        console().print(_table(reports))
+        show_table(_HEAD, _rows(reports))
     else:
         click.echo("no queues yet: a worker announces its queues when it starts (`pipemill worker`)")
 
 
-def _table(reports: Sequence[QueueReport]) -> RenderableType:
+def _rows(reports: Sequence[QueueReport]) -> list[list[Any]]:
     rows = []
     for each in map(facts, reports):
         numbers = [each[name] for name in ("waiting", "parked", "leased", "dead")]
         lanes = [round(each["rate"], 1), len(each["lanes"]), each["mean_batch"]]
         rows.append([each["queue"], each["task"], each["model"], *numbers, *lanes])
-    return table(_HEAD, rows)
+    return rows
 
 
 def facts(report: QueueReport) -> dict[str, Any]:

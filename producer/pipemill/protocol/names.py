@@ -70,7 +70,7 @@ def cancelled_key(queue: str) -> str:
 
 
 def record_key(job_id: str) -> str:
-    """The job record: ``<q|r>|<ordinal>|<queue>`` (queued or running) while the job hasn't ended."""
+    """The job record while it hasn't ended: ``<q|r|p>|<ordinal>|<queue>`` (queued, running or parked)."""
     return f"{PREFIX}job:{job_id}"
 
 

@@ -68,8 +68,8 @@ class Standing:
     #: The queue of a job that hasn't ended; None if there is no trace of it.
     queue: str | None = None
     running: bool = False
-    #: How many jobs were to be taken before it, at last sight.
-    position: int = 0
+    #: How many jobs were to be taken before it, at last sight; None unless it waits in its list.
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +156,8 @@ class JobStore(Protocol):
         """Make the queue known to producers."""
         ...
 
-    def wait(self, timeout: float) -> None:
-        """Block until a job may be there to take, or for ``timeout`` seconds."""
+    def wait(self, timeout: float) -> bool:
+        """Block until a job is within reach of ``take``, or for ``timeout`` seconds; whether one is."""
         ...
 
     def take(self, n: int) -> Taken:

@@ -55,10 +55,10 @@ class RedisJobStore:
         with translated(self.url):
             self._client.hset(names.QUEUES_KEY, self.queue, wire.encode_info(info))
 
-    def wait(self, timeout: float) -> None:
-        """Block until the most urgent list has a job (it moves to our inbox), or for ``timeout`` seconds."""
+    def wait(self, timeout: float) -> bool:
+        """Block until the most urgent list has a job, which moves to our inbox, or for ``timeout`` seconds."""
         with translated(self.url):
-            self._client.blmove(self.queue, self._inbox, timeout, "RIGHT", "LEFT")
+            return self._client.blmove(self.queue, self._inbox, timeout, "RIGHT", "LEFT") is not None
 
     def take(self, n: int) -> Taken:
         """Lease up to ``n`` jobs (``TAKE_AT_MOST`` in one call)."""

@@ -115,10 +115,10 @@ class MemoryJobStore:
             self._queue.info = info
             self._broker.announced.add(self._name)
 
-    def wait(self, timeout: float) -> None:
-        """Block until the queue has a job, or for ``timeout`` seconds."""
+    def wait(self, timeout: float) -> bool:
+        """Block until the queue has a job, or for ``timeout`` seconds; whether it has."""
         with self._broker.changed:
-            self._broker.changed.wait_for(lambda: any(self._queue.lists), timeout)
+            return self._broker.changed.wait_for(lambda: any(self._queue.lists), timeout)
 
     def take(self, n: int) -> Taken:
         """Lease up to ``n`` jobs."""
@@ -169,6 +169,8 @@ class MemoryJobStore:
         ended = broker.has_ended(done.job_id)
         if done.outcome is Outcome.PARKED and not ended:
             queue.parked.append((done.due, *held))
+            if done.job_id in broker.records:
+                broker.records[done.job_id] = ("p", 0, self._name)
             queue.count(Outcome.PARKED)
             return True
         broker.records.pop(done.job_id, None)

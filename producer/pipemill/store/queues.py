@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
+
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pipemill.protocol import names
 from pipemill.store import wire
@@ -24,6 +27,8 @@ class RedisQueueStore:
     def __init__(self, url: str, *, client: Client | None = None):
         self.url = url
         self._client = client if client is not None else connect(url)
+        #: Subscriptions between two waits; a connection each, so that a wait doesn't have to open one.
+        self._idle_channels: list[Any] = []
 
     def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
         """Accept jobs up to the depth cap; None when the queue is unknown."""
@@ -67,14 +72,34 @@ class RedisQueueStore:
     def wait(self, job_id: str, timeout: float) -> Standing:
         """What is known of a job once it has ended, or after ``timeout`` seconds; woken by the worker's publish."""
         deadline = time.monotonic() + timeout
-        with translated(self.url), self._client.pubsub() as channel:
-            channel.subscribe(names.result_key(job_id))
-            channel.get_message(timeout=SUBSCRIBED_SECONDS)
-            standing = self.standings([job_id])[0]
+        with translated(self.url), self._subscribed(names.result_key(job_id)) as channel:
+            standing = self._glance(job_id)
             while standing.result is None and standing.queue and (left := deadline - time.monotonic()) > 0:
-                channel.get_message(ignore_subscribe_messages=True, timeout=min(left, LOOK_AGAIN_SECONDS))
-                standing = self.standings([job_id])[0]
-        return standing
+                published = channel.get_message(timeout=min(left, LOOK_AGAIN_SECONDS))
+                standing = wire.read_published(job_id, published) or self._glance(job_id)
+        return standing if standing.result else self.standings([job_id])[0]
+
+    def _glance(self, job_id: str) -> Standing:
+        """What is known of a job but its position, which takes a second round trip."""
+        document, record = self._client.mget(wire.standing_keys([job_id]))
+        return wire.read_standing(job_id, document, record)[0]
+
+    @contextmanager
+    def _subscribed(self, name: str) -> Iterator[Any]:
+        """A subscription to a channel, on a connection that is kept for the next; not after an error."""
+        try:
+            channel = self._idle_channels.pop()
+        except IndexError:
+            channel = self._client.pubsub()
+        try:
+            channel.subscribe(name)
+            _wait_until_subscribed(channel, name)
+            yield channel
+            channel.unsubscribe(name)  # not waited for: whoever has the channel next skips what is left of us
+        except BaseException:
+            channel.close()
+            raise
+        self._idle_channels.append(channel)
 
     def cancel(self, job_id: str) -> bool | None:
         """End a job as cancelled."""
@@ -97,7 +122,19 @@ class RedisQueueStore:
 
     def close(self) -> None:
         """Close connections."""
+        while self._idle_channels:
+            self._idle_channels.pop().close()
         self._client.close()
+
+
+def _wait_until_subscribed(channel: Any, name: str) -> None:
+    """Read until the server has confirmed; what the channel's last user left is skipped."""
+    deadline = time.monotonic() + SUBSCRIBED_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        message = channel.get_message(timeout=left)
+        if message and message["type"] == "subscribe" and message["channel"] == name.encode():
+            return
+    raise RedisTimeoutError("the server didn't confirm a subscription")
 
 
 def wire_report(pipe: Any, queue: str, owners: Sequence[str]) -> None:

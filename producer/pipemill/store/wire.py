@@ -75,7 +75,15 @@ def read_standing(job_id: str, document: bytes | None, record: bytes | None) -> 
     ordinal, _, queue = rest.partition("|")
     if not queue:
         return Standing(), 0
-    return Standing(queue=queue, running=state == "r"), 0 if state == "r" else int(ordinal)
+    return Standing(queue=queue, running=state == "r"), int(ordinal) if state == "q" else 0
+
+
+def read_published(job_id: str, message: Mapping[str, Any] | None) -> Standing | None:
+    """The end of a job from what redis-py read of its channel; None if it isn't one."""
+    if message is None or message["type"] != "message" or message["channel"] != names.result_key(job_id).encode():
+        return None
+    result = decode_result(job_id, message["data"])
+    return Standing(result=result) if result else None
 
 
 def standing_keys(job_ids: Sequence[str]) -> list[str]:

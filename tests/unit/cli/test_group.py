@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +18,8 @@ from pipemill.cli.commands import COMMANDS
 from pipemill.cli.common import Invocation
 from pipemill.errors import BrokerUnavailable, QueueFull
 from tests.unit.cli.conftest import Run
+
+DOCUMENTATION = Path(__file__).parents[3] / "docs/cli.md"
 
 
 class EntryPoint:
@@ -81,6 +84,13 @@ def test_the_list_says_what_the_command_says(name: str) -> None:
     command = commands.load(name)
     assert command is not None
     assert command.get_short_help_str(limit=100) == COMMANDS[name].help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_documented(name: str) -> None:
+    """The reference has a section for each command, with an example that calls it."""
+    section = DOCUMENTATION.read_text(encoding="utf-8").partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    assert f"$ pipemill {name}" in section or f"| pipemill {name}" in section
 
 
 def test_unknown_command_is_wrong_usage(run: Run) -> None:

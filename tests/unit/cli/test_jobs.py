@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipemill import testing
+from pipemill.client import Client
 from pipemill.testing import MemoryBroker
 from tests.unit.cli.conftest import Run
 
@@ -118,6 +119,28 @@ def test_a_failed_job_ends_with_3(run: Run, sentiment: list[Any]) -> None:
     assert done.exit_code == 3
     assert done.stderr == "Error: InferenceFailed: ValueError: I can't bear it\n"
     assert len(sentiment) == 1
+
+
+def test_a_timeout_without_a_wait_is_wrong_usage(run: Run, sentiment: list[Any]) -> None:
+    """An option that would do nothing is refused before anything is sent."""
+    assert run("submit", "sentiment", "a", "--timeout", "1").exit_code == 2
+    assert sentiment == []
+
+
+def test_ctrl_c_names_the_job_that_was_waited_for(
+    run: Run, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who breaks off the wait is told the id, by which the answer can still be had."""
+    testing.announce(broker, "sentiment")
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "result", interrupted)
+    done = run("submit", "sentiment", "a", "--wait")
+    assert done.exit_code == 130
+    (job_id,) = broker.records
+    assert f"pipemill result {job_id}" in done.stderr
 
 
 def test_an_unknown_queue_ends_with_6(run: Run, sentiment: list[Any]) -> None:

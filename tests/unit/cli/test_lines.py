@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,12 @@ def test_an_output_has_one_writer(tmp_path: Path) -> None:
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert scan(file) == Done()
+
+
+def test_an_output_must_be_a_file() -> None:
+    """A device can't be read again, so it is wrong usage."""
+    with pytest.raises(click.BadParameter, match="stdout"), open_output(Path(os.devnull)):
+        pass
 
 
 def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:

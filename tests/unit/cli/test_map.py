@@ -58,7 +58,7 @@ def test_every_input_has_its_line(run: Run, source: Path, target: Path) -> None:
     assert done.exit_code == 0, done.output
     assert results(target) == [f"text {n}" for n in range(50)]
     assert done.stdout == ""
-    assert done.stderr == "50 lines, 0 failed\n"
+    assert done.stderr == "50 done, 0 failed\n"
 
 
 def test_each_line_has_its_own_parameters(run: Run, source: Path, target: Path, sentiment: list[Any]) -> None:
@@ -109,7 +109,7 @@ def test_a_finished_run_sends_nothing(run: Run, source: Path, target: Path, sent
     """Running it once more does nothing, until the input has grown."""
     write(source, "a")
     run("map", "sentiment", str(source), str(target))
-    assert run("map", "sentiment", str(source), str(target)).stderr == "1 lines (1 of them before), 0 failed\n"
+    assert run("map", "sentiment", str(source), str(target)).stderr == "1 done (1 of them before), 0 failed\n"
     write(source, "a", "b")
     run("map", "sentiment", str(source), str(target))
     assert [job.inputs for job in sentiment] == ["a", "b"]
@@ -121,7 +121,7 @@ def test_stdin_and_stdout(run: Run) -> None:
     """Dashes stand for stdin and stdout, which get nothing but the lines."""
     done = run("map", "sentiment", "-", "-", stdin='"a"\n"b"\n')
     assert [json.loads(line)["result"] for line in done.stdout.splitlines()] == ["a", "b"]
-    assert done.stderr == "2 lines, 0 failed\n"
+    assert done.stderr == "2 done, 0 failed\n"
 
 
 def test_stdin_cannot_go_on(run: Run, source: Path, target: Path, sentiment: list[Any]) -> None:
@@ -203,4 +203,4 @@ def test_a_broker_that_refuses_says_how_to_go_on(source: Path, target: Path) -> 
     done = CliRunner().invoke(main, ["map", "sentiment", str(source), str(target)], obj=invocation)
     assert done.exit_code == 5
     assert results(target) == ["a"]
-    assert "1 lines, 0 failed; run the same command again to go on" in done.stderr
+    assert "out.jsonl: 1 done, 0 failed; run the same command again to go on" in done.stderr

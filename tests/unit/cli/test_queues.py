@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 
 import pytest
+from rich.console import Console
 
 from pipemill import testing
 from pipemill.cli import queues
@@ -55,6 +57,24 @@ def test_mean_batch_of_no_batch() -> None:
         info=QueueInfo(name="a", task="echo"), waiting={}, parked=0, leased=0, dead=0, totals={}, lanes={"x": {}}
     )
     assert queues.mean_batch(report) is None
+
+
+def test_watch_redraws_a_terminal(run: Run, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal one table is drawn over and over, with the figures of each look."""
+    announce(broker)
+    screen = io.StringIO()
+    monkeypatch.setattr(queues, "console", lambda: Console(file=screen, force_terminal=True, width=200))
+
+    def wait(_: float) -> None:
+        if "org/other" in screen.getvalue():
+            raise KeyboardInterrupt
+        testing.announce(broker, "sentiment", task="text-classification", model="org/other")
+
+    monkeypatch.setattr(time, "sleep", wait)
+    done = run("queues", "--watch")
+    assert done.exit_code == 0
+    assert done.stdout == ""
+    assert "org/name" in screen.getvalue()
 
 
 def test_watch_looks_until_ctrl_c(run: Run, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -63,7 +63,7 @@ def run_demo(lines: Sequence[str] | None, *, keep: bool, rows: int, as_json: boo
         text = "there is no line to send: give a file with a sentence on each line"
         raise CatalogueError(text)
     console = Console(stderr=as_json, highlight=False)
-    with ExitStack() as stack:
+    with _sigterm_as_interrupt(), ExitStack() as stack:
         console.print("Starting an embedded Valkey and a worker with two small models …")
         broker = stack.enter_context(EmbeddedBroker())
         worker = stack.enter_context(WorkerProcess(CATALOGUE, broker.url))
@@ -122,7 +122,8 @@ def _compare(outcome: Outcome, console: Console) -> Outcome:
     from pipemill.catalogue import load_catalogue  # noqa: PLC0415  # loads pydantic
     from pipemill_worker.pipelines.loading import load_pipeline  # noqa: PLC0415  # loads torch
 
-    pipe: Any = load_pipeline("sentiment", load_catalogue(CATALOGUE, environ={}).queues["sentiment"])
+    catalogue = load_catalogue(CATALOGUE, environ={})
+    pipe: Any = load_pipeline("sentiment", catalogue.queues["sentiment"], threads=catalogue.worker.torch_threads)
     pipe(outcome.lines[0])
     with _progress(console) as progress:
         bar = progress.add_task("direct calls", total=len(outcome.lines))
@@ -137,6 +138,16 @@ def _progress(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the demo as Ctrl-C does, so that its broker and its worker end with it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait_for_interrupt() -> None:

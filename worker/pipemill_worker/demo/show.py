@@ -46,9 +46,7 @@ def _batches(sizes: Counter[int]) -> str:
     if not passes:
         return "batches: the worker reported none in time"
     largest = max(sizes)
-    return (
-        f"batches: {items} jobs in {passes} forward passes, {items / passes:.1f} a pass on average, at most {largest}"
-    )
+    return f"batches: {items} jobs in {passes} forward passes, {items / passes:.1f} a pass, at most {largest}"
 
 
 def _rates(outcome: Outcome) -> str:
@@ -57,7 +55,7 @@ def _rates(outcome: Outcome) -> str:
     if outcome.direct_seconds is None:
         return text
     direct = len(outcome.lines) / outcome.direct_seconds
-    return f"{text} · one pipeline call per job on this machine: {direct:,.0f} jobs/s · ratio {queued / direct:.1f}"
+    return f"{text}, {queued / direct:.1f} times one pipeline call per job on this machine: {direct:,.0f} jobs/s"
 
 
 def as_document(outcome: Outcome) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Trained:
     figures: dict[str, str]
     #: Weights of the model, counted once where tied.
     parameters: int
-    #: Seconds the training took, by the wall clock.
+    #: CPU seconds that the training took, over all its threads.
     seconds: float
 
 

@@ -28,7 +28,7 @@ class Intake:
     def run(self) -> None:
         """Lease jobs whenever there is room, until the engine stops."""
         lane, stopping = self._lane, self._wiring.stopping
-        self._wiring.retrying(lambda: lane.store.announce(lane.info), f"queue {lane.name}: announce", stopping)
+        self._announce()
         while not stopping.is_set():
             least = min(lane.limits.max_items, lane.prefetch)
             if lane.wait_for_room(least, NO_ROOM_SECONDS):
@@ -36,14 +36,18 @@ class Intake:
                 if taken is not None:
                     self._pass_on(taken)
 
+    def _announce(self) -> None:
+        lane, stopping = self._lane, self._wiring.stopping
+        self._wiring.retrying(lambda: lane.store.announce(lane.info), f"queue {lane.name}: announce", stopping)
+
     def _take(self) -> Taken:
         lane = self._lane
         taken = lane.store.take(lane.room())
         if not taken.jobs and taken.blocked:
             lane.wait_until_empty(IDLE_SECONDS)
-        elif not taken.jobs:
-            lane.store.wait(IDLE_SECONDS)
-            taken = self._merged(taken, lane.store.take(lane.room()))
+        elif not taken.jobs and lane.store.wait(IDLE_SECONDS):
+            # What came within reach is ours now, even if the lane was paused meanwhile.
+            taken = self._merged(taken, lane.store.take(max(lane.room(), 1)))
         return taken
 
     @staticmethod
@@ -57,6 +61,7 @@ class Intake:
         lane.note_cancelled(taken.cancelled)
         if not taken.stood:
             lane.lose_all()
+            self._announce()  # a broker that came back without its data knows neither lease nor queue
         works: list[Work] = []
         ends: list[End] = []
         for leased in taken.jobs:

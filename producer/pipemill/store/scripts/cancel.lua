@@ -6,7 +6,7 @@ local status = string.match(redis.call('GETRANGE', KEYS[1], 0, 40), '^{"status":
 if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then return 2 end
 local record = redis.call('GET', KEYS[2])
 if not record then return 0 end
-local queue = string.match(record, '^[qr]|%d*|(.+)$')
+local queue = string.match(record, '^[qrp]|%d*|(.+)$')
 if not queue then return 2 end
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000

@@ -32,6 +32,8 @@ while i <= #ARGV do
       redis.call('EXPIRE', result, ttl)
     elseif how == 'park' then
       redis.call('ZADD', KEYS[3], ttl, string.match(field, '|(%d+)$') .. '|' .. redis.call('HGET', KEYS[1], field))
+      local record = redis.call('GET', ARGV[1] .. id)
+      if record then redis.call('SET', ARGV[1] .. id, 'p' .. string.sub(record, 2), 'KEEPTTL') end
     elseif id ~= '' then
       redis.call('SET', ARGV[1] .. id, 'd||', 'EX', ttl)
     end

@@ -1,0 +1,136 @@
+"""The Celery host, as far as no worker process is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery, chain, signature
+
+from pipemill.errors import InferenceFailed, JobCancelled, MalformedJob
+from pipemill.protocol import Job, decode_message, names
+from pipemill_worker.celery_host.application import celery_url, create_app
+from pipemill_worker.celery_host.canvas import Canvas
+from pipemill_worker.celery_host.host import ACCELERATOR_MAX_COST, CPU_MAX_COST, Host, batch_limits
+
+CATALOGUE = """
+broker: redis://:secret@localhost:6379/3
+queues:
+  echo: {task: echo}
+  small: {task: echo, batch: {max_tokens: 7}}
+"""
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> str:
+    """A catalogue's file."""
+    file = tmp_path / "pipemill.yaml"
+    file.write_text(CATALOGUE, "utf-8")
+    return str(file)
+
+
+@pytest.fixture
+def canvas() -> Canvas:
+    """Celery's canvas on an application without a broker."""
+    return Canvas(Celery("test", broker="memory://", backend="cache+memory://"))
+
+
+def job(**embedded: Any) -> Job:
+    """A job with something after it."""
+    return Job(
+        id="first",
+        queue="echo",
+        inputs="x",
+        parameters={},
+        eta=None,
+        expires=None,
+        ignore_result=False,
+        by_reference=False,
+        headers={"id": "first", "root_id": "root", "task": names.TASK_NAME},
+        canvas={"callbacks": None, "errbacks": None, "chain": None, "chord": None, **embedded},
+        priority=0,
+    )
+
+
+def infer(queue: str, **options: Any) -> dict[str, Any]:
+    """A signature of a job, as it crosses the wire."""
+    return dict(signature(names.TASK_NAME, queue=queue, **options))
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://host:6379/0", "redis://host:6379/0"),
+        ("rediss://host:6379/0", "rediss://host:6379/0"),
+        ("unix:///run/redis.sock?db=2", "redis+socket:///run/redis.sock?virtual_host=2"),
+        ("unix:///run/redis.sock", "redis+socket:///run/redis.sock?virtual_host=0"),
+    ],
+)
+def test_broker_urls_are_written_as_celery_wants_them(url: str, expected: str) -> None:
+    """Only Unix sockets differ."""
+    assert celery_url(url) == expected
+
+
+def test_the_application_takes_json_only_and_one_database_for_all(catalogue: str) -> None:
+    """No pickle is ever read, and results lie beside the queues."""
+    conf = create_app(catalogue).conf
+    assert conf.accept_content == conf.result_accept_content == ["json"]
+    assert conf.broker_url == conf.result_backend == "redis://:secret@localhost:6379/3"
+    assert [queue.name for queue in conf.task_queues] == ["echo", "small"]
+
+
+def test_a_bad_catalogue_ends_the_worker_with_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mistake is printed by its path; the exit code says configuration."""
+    file = tmp_path / "bad.yaml"
+    file.write_text("queues: {echo: {task: ecko}}", "utf-8")
+    with pytest.raises(SystemExit) as ended:
+        _ = create_app(str(file)).conf.broker_url
+    assert ended.value.code == 4
+    assert "queues.echo.task" in capsys.readouterr().err
+
+
+def test_the_token_budget_is_the_catalogues_or_the_devices(catalogue: str) -> None:
+    """A CPU gets the knee of its measured curve, an accelerator much more, and the catalogue has the last word."""
+    queues = Host(catalogue).catalogue.queues
+    assert batch_limits(queues["echo"], "cpu").max_cost == CPU_MAX_COST
+    assert batch_limits(queues["echo"], "cuda:0").max_cost == ACCELERATOR_MAX_COST
+    assert batch_limits(queues["small"], "cuda:0").max_cost == 7
+
+
+def test_links_become_messages_with_the_answer(canvas: Canvas) -> None:
+    """Each link is a message in its own queue and priority list, with the answer as its inputs."""
+    callbacks = [infer("echo"), infer("other", priority=4)]
+    found = dict(canvas.follow(job(callbacks=callbacks), {"label": "good"}, None))
+    assert set(found) == {"echo", names.list_key("other", 3)}
+    linked = decode_message(found["echo"], "echo")
+    assert linked.inputs == {"label": "good"}
+    assert (linked.headers["parent_id"], linked.headers["root_id"]) == ("first", "root")
+
+
+def test_a_chain_goes_on_with_its_rest(canvas: Canvas) -> None:
+    """The next member gets the answer, and carries the members after it."""
+    rest = list(reversed([dict(each) for each in chain(infer_sig("b"), infer_sig("c")).tasks]))
+    ((key, message),) = canvas.follow(job(chain=rest), "answer", None)
+    following = decode_message(message, key)
+    assert (key, following.inputs) == ("b", "answer")
+    assert [each["options"]["queue"] for each in following.canvas["chain"]] == ["c"]
+
+
+def infer_sig(queue: str) -> Any:
+    """A signature as an object."""
+    return signature(names.TASK_NAME, queue=queue)
+
+
+def test_errbacks_get_the_jobs_id_when_it_fails_and_only_then(canvas: Canvas) -> None:
+    """A failure sends errbacks and no links; a cancelled job sends neither."""
+    both = job(callbacks=[infer("well")], errbacks=[infer("badly")])
+    ((key, message),) = canvas.follow(both, None, InferenceFailed("no"))
+    assert (key, decode_message(message, key).inputs) == ("badly", "first")
+    assert list(canvas.follow(both, None, JobCancelled("gone"))) == []
+
+
+def test_a_canvas_that_cannot_be_read_is_the_jobs_own_fault(canvas: Canvas) -> None:
+    """Nonsense in a message fails that job, with an error that says so."""
+    with pytest.raises(MalformedJob, match="can't be followed"):
+        canvas.follow(job(callbacks=[{"nonsense": 1}]), "answer", None)
