@@ -11,6 +11,7 @@ import fakeredis
 import pytest
 import redis
 
+from pipemill.errors import BrokerRefused, BrokerUnavailable
 from pipemill.protocol import (
     JobStatus,
     Outcome,
@@ -39,6 +40,7 @@ class Rig:
     worker: Callable[[], JobStore]
     pass_time: Callable[[float], None]
     push: Callable[[str, bytes], None]
+    forget: Callable[[str], object]
 
 
 def _redis_rig(url: str, client: Any, shared: Callable[[], Any]) -> Rig:
@@ -53,7 +55,10 @@ def _redis_rig(url: str, client: Any, shared: Callable[[], Any]) -> Rig:
     def worker() -> JobStore:
         return RedisJobStore(url, QUEUE, lease_seconds=LEASE, client=shared())
 
-    return Rig(RedisQueueStore(url, client=shared()), worker, expire_leases, client.lpush)
+    def forget(job_id: str) -> None:
+        client.delete(names.result_key(job_id))
+
+    return Rig(RedisQueueStore(url, client=shared()), worker, expire_leases, client.lpush, forget)
 
 
 @pytest.fixture(params=["memory", "fakeredis", "valkey", "redis"])
@@ -66,6 +71,7 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
             lambda: MemoryJobStore(broker, QUEUE, lease_seconds=LEASE),
             broker.advance,
             broker.push,
+            broker.results.pop,
         )
         made.producer.declare(QueueInfo(name=QUEUE, task="text-classification", max_depth=10))
         yield made
@@ -420,6 +426,95 @@ def test_waiting_moves_a_job_within_reach_and_keeps_it_leased(rig: Rig) -> None:
     other = rig.worker()
     other.reap()
     assert ids(other.take(5)) == ["a", "b"]
+
+
+def test_an_owner_that_died_in_its_process_is_blamed_when_it_gives_back(rig: Rig) -> None:
+    """A close with blame counts as a delivery, like a reap; the lease is over for good."""
+    put(rig, "a")
+    worker = rig.worker()
+    worker.take(1)
+    assert worker.close(blame=True) == 1
+    other = rig.worker()
+    assert [job.deliveries for job in other.take(1).jobs] == [1]
+
+
+def test_a_redelivered_job_comes_first_with_empty_hands_and_waits_otherwise(rig: Rig) -> None:
+    """It neither starves behind urgent jobs, nor joins what the process holds elsewhere."""
+    rig.producer.enqueue(QUEUE, [submission("suspect", step=3)])
+    rig.worker().take(1)
+    rig.pass_time(LEASE + 1)
+    worker = rig.worker()
+    worker.reap()
+    put(rig, "urgent")
+    elsewhere = worker.take(5, 1)
+    assert (ids(elsewhere), elsewhere.blocked) == (["urgent"], True)
+    worker.complete([succeed(elsewhere.jobs[0].field, "urgent")])
+    put(rig, "urgent-too")
+    assert ids(worker.take(5)) == ["suspect"]
+
+
+def test_a_running_job_that_comes_back_is_queued_again(rig: Rig) -> None:
+    """Neither a release nor the death of its owner leaves a job saying that it runs."""
+    put(rig, "a")
+    for give_back in (lambda worker: worker.close(), lambda _: rig.pass_time(LEASE + 1)):
+        worker = rig.worker()
+        worker.renew({worker.take(1).jobs[0].field: "a"})
+        assert status(rig, "a").running
+        give_back(worker)
+        rig.worker().reap()
+        assert (status(rig, "a").running, status(rig, "a").queue) == (False, QUEUE)
+
+
+def test_a_payload_is_the_first_one_accepted_for_its_job(rig: Rig) -> None:
+    """A job submitted again under its id, or refused elsewhere, changes nothing of what is queued."""
+    rig.producer.enqueue(QUEUE, [submission("a", payload=b"first")])
+    rig.producer.enqueue(QUEUE, [submission("a", payload=b"second")])
+    assert rig.producer.enqueue("nowhere", [submission("a", payload=b"third")]) is None
+    assert rig.worker().payloads(["a"]) == [b"first"]
+
+
+def test_an_idempotency_key_is_free_again_when_its_job_left_no_trace(rig: Rig) -> None:
+    """Who asks again after the answer has gone gets a new job, not an id that nobody knows."""
+    rig.producer.enqueue(QUEUE, [submission("a", once="order-7")])
+    worker = rig.worker()
+    (job,) = worker.take(1).jobs
+    worker.complete([succeed(job.field, "a")])
+    rig.forget("a")
+    again = rig.producer.enqueue(QUEUE, [submission("b", once="order-7")])
+    assert again is not None
+    assert list(again.job_ids) == ["b"]
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+def test_a_server_without_memory_refuses_new_jobs_and_ends_old_ones(kind: str, request: pytest.FixtureRequest) -> None:
+    """Otherwise a queue that filled the memory could never drain."""
+    url = request.getfixturevalue(f"{kind}_server")
+    client = redis.Redis.from_url(url)
+    rig = _redis_rig(url, client, lambda: client)
+    rig.producer.declare(QueueInfo(name=QUEUE, task="echo"))
+    put(rig, "a", "b")
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(BrokerRefused, match="memory"):
+            put(rig, "c")
+        worker = rig.worker()
+        first, second = worker.take(2).jobs
+        assert worker.renew({first.field: "a"}).stands
+        assert worker.complete([succeed(first.field, "a")]) == [True]
+        assert worker.release([second.field]) == 1
+    finally:
+        client.config_set("maxmemory", 0)
+    assert status(rig, "a").result.get() == "yes"
+    client.close()
+
+
+def test_an_ended_lease_is_not_begun_again(broker_url: str) -> None:
+    """A thread that is late must not take what its worker has just given back."""
+    worker = RedisJobStore(broker_url, QUEUE)
+    worker.close()
+    for late in (lambda: worker.take(1), lambda: worker.wait(0.01), lambda: worker.report({})):
+        with pytest.raises(BrokerUnavailable, match="has ended"):
+            late()
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, chain, signature
+from celery.result import AsyncResult, GroupResult
 
 from pipemill.errors import InferenceFailed, JobCancelled, MalformedJob
 from pipemill.protocol import Job, decode_message, names
@@ -134,3 +135,14 @@ def test_a_canvas_that_cannot_be_read_is_the_jobs_own_fault(canvas: Canvas) -> N
     """Nonsense in a message fails that job, with an error that says so."""
     with pytest.raises(MalformedJob, match="can't be followed"):
         canvas.follow(job(callbacks=[{"nonsense": 1}]), "answer", None)
+
+
+def test_a_chord_that_would_wait_for_itself_is_failed(canvas: Canvas) -> None:
+    """A header with canvases of its own is joined by waiting for results, which would stop the worker."""
+    app = canvas._app
+    GroupResult("header", [AsyncResult("first", app=app)], app=app).save()
+    part = job(chord=infer("body", task_id="body-id"))
+    part.headers["group"] = "header"
+    with pytest.raises(MalformedJob, match="flat group"):
+        canvas.follow(part, "answer", None)
+    assert app.AsyncResult("body-id").state == "FAILURE"

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 
 from pipemill.catalogue import Catalogue, Source
 from pipemill.errors import ModelLoadError
 
 #: What a pipeline needs of a repository: weights as safetensors, and what describes them. No pickles, no code.
-PATTERNS: Final = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+PATTERNS: Final = ("*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.tiktoken", "*.jinja")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ def fetch_models(catalogue: Catalogue, cache: Path | None = None) -> Iterator[Fe
             folder = snapshot_download(
                 queue.model, revision=queue.revision, allow_patterns=list(PATTERNS), cache_dir=cache
             )
-        except OSError as error:
+        except (OSError, HFValidationError) as error:
             text = (
                 f"queue {name!r}: can't download model {queue.model!r} at {queue.revision!r}: {error}; "
                 "check the id, the revision and the network (a private model needs HF_TOKEN)"

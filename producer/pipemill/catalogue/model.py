@@ -71,11 +71,11 @@ class WorkerSettings(Settings):
     )
     preprocess_threads: PreprocessThreads = Field(
         default=1,
-        description="Threads of each queue that tokenize inputs; each has its own copy of the tokenizer.",
+        description="Threads of a worker that tokenize inputs, for all its queues; each has its own tokenizer copies.",
     )
     torch_threads: TorchThreads | None = Field(
         default=None,
-        description="Threads of one forward pass on the CPU; null divides the cores among the worker's processes.",
+        description="Threads of one forward pass on the CPU; null takes every core the worker may run on.",
     )
 
 

@@ -13,6 +13,9 @@ from pipemill.errors import MalformedJob, NotSerialisable
 from pipemill.protocol.names import DELIVERY_END, DELIVERY_MARK, MAX_ID_LENGTH, PAYLOAD_HEADER, TASK_NAME
 from pipemill.protocol.results import has_non_finite
 
+#: A longer delivery count is nobody's; Python refuses to read numbers of thousands of digits.
+MAX_COUNT_DIGITS: Final = 10
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -238,4 +241,4 @@ def split_deliveries(stored: bytes) -> tuple[int, bytes]:
     if stored[:1] != DELIVERY_MARK:
         return 0, stored
     count, _, raw = stored[1:].partition(DELIVERY_END)
-    return (int(count), raw) if count.isdigit() else (0, stored)
+    return (int(count), raw) if count.isdigit() and len(count) < MAX_COUNT_DIGITS else (0, stored)

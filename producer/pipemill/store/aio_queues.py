@@ -22,15 +22,13 @@ class AsyncRedisQueueStore:
 
     async def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
         """Accept jobs up to the depth cap; None when the queue is unknown."""
-        keys, arguments = wire.enqueue_call(queue, submissions)
-        large = {names.payload_key(job.job_id): job.payload for job in submissions if job.payload is not None}
+        uploads = wire.uploads_of(submissions)
+        keys, arguments = wire.enqueue_call(queue, submissions, uploads)
         with translated(self.url):
-            for key, payload in large.items():
-                await self._client.set(key, payload, ex=names.RECORD_TTL_SECONDS)
+            for job in submissions:
+                if job.payload is not None:
+                    await self._client.set(uploads[job.job_id], job.payload, ex=wire.UPLOAD_TTL_SECONDS)
             accepted = wire.read_accepted(await script("enqueue").run_async(self._client, keys, arguments))
-            refused = wire.refused_payloads(large, accepted)
-            if refused:
-                await self._client.delete(*refused)
             if accepted and len(accepted.job_ids) < len(submissions):
                 lanes = wire.fresh_lanes(await self._client.hgetall(names.lanes_key(queue)))
                 accepted = replace(accepted, rate=wire.total_rate(lanes))

@@ -160,8 +160,12 @@ class JobStore(Protocol):
         """Block until a job is within reach of ``take``, or for ``timeout`` seconds; whether one is."""
         ...
 
-    def take(self, n: int) -> Taken:
-        """Lease up to ``n`` jobs, most urgent first. ``n = 0`` only extends the lease."""
+    def take(self, n: int, held_elsewhere: int = 0) -> Taken:
+        """Lease up to ``n`` jobs, most urgent first; ``n = 0`` only extends the lease.
+
+        A job that was delivered before is leased first and alone, and only while nothing else is held: neither by this
+        owner, nor by others of its process, of whose jobs ``held_elsewhere`` is the number.
+        """
         ...
 
     def payloads(self, job_ids: Sequence[str]) -> list[bytes | None]:
@@ -188,8 +192,11 @@ class JobStore(Protocol):
         """Publish facts about this lane for a few lease lengths."""
         ...
 
-    def close(self) -> int:
-        """Give everything back and end the lease; how many jobs were given back."""
+    def close(self, *, blame: bool = False) -> int:
+        """Give everything back and end the lease; how many jobs were given back.
+
+        With ``blame``, each counts as delivered to a worker that died.
+        """
         ...
 
 

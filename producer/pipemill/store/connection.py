@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -49,11 +50,14 @@ _OPTIONS: Final[dict[str, Any]] = {
 
 def redacted(url: str) -> str:
     """Write a broker's URL without its password."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(a URL that can't be read)"
     host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username or ''}:***@{host}").geturl()
+    user = f"{parts.username or ''}:***@" if parts.password is not None else parts.netloc.removesuffix(host)
+    query = re.sub(r"(?<=password=)[^&]*", "***", parts.query)
+    return parts._replace(netloc=f"{user}{host}", query=query).geturl()
 
 
 def connect(url: str) -> Client:

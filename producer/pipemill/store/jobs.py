@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import orjson
 
+from pipemill.errors import BrokerUnavailable
 from pipemill.protocol import Outcome, names, split_deliveries
 from pipemill.store import wire
 from pipemill.store.base import DEFAULT_LEASE_SECONDS, Completion, Leased, QueueInfo, Renewal, Taken
@@ -21,8 +23,6 @@ TAKE_AT_MOST: Final = 128
 REAP_AT_MOST: Final = 16
 #: How long the trace of a job with an ignored result is kept against duplicates, in seconds.
 TRACE_TTL_SECONDS: Final = 300
-
-_HOW: Final = {Outcome.PARKED: "park"}
 
 
 class RedisJobStore:
@@ -48,7 +48,7 @@ class RedisJobStore:
         self._seen_cancelled = 0.0
         self._held: set[str] = set()
         self._reply_lost = False
-        self._documents = 0
+        self._closed = False
 
     def announce(self, info: QueueInfo) -> None:
         """Make the queue known to producers."""
@@ -57,10 +57,19 @@ class RedisJobStore:
 
     def wait(self, timeout: float) -> bool:
         """Block until the most urgent list has a job, which moves to our inbox, or for ``timeout`` seconds."""
-        with translated(self.url):
+        with self._open():
             return self._client.blmove(self.queue, self._inbox, timeout, "RIGHT", "LEFT") is not None
 
-    def take(self, n: int) -> Taken:
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """A lease that was ended isn't begun again: a thread that is late must not take what was given back."""
+        if self._closed:
+            text = f"the lease of {self.owner} has ended"
+            raise BrokerUnavailable(text)
+        with translated(self.url):
+            yield
+
+    def take(self, n: int, held_elsewhere: int = 0) -> Taken:
         """Lease up to ``n`` jobs (``TAKE_AT_MOST`` in one call)."""
         if self._reply_lost:
             self._recover()
@@ -75,10 +84,13 @@ class RedisJobStore:
             *self._lists,
         ]
         arguments = [self.owner, self._lease_seconds, min(n, TAKE_AT_MOST), self._seen_cancelled, wire.STEPS]
+        arguments.append(held_elsewhere)
         self._reply_lost = True
-        with translated(self.url):
+        with self._open():
             clock, stood, blocked, cancelled, flat = script("take").run(self._client, keys, arguments)
         self._reply_lost = False
+        if not stood:
+            self._held.clear()
         jobs = [_leased(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
         self._held.update(job.field for job in jobs)
         now = float(clock)
@@ -136,8 +148,7 @@ class RedisJobStore:
             return "drop", "", TRACE_TTL_SECONDS
         if len(done.document) <= names.REFERENCE_BYTES:
             return "store", done.document, self._ttl
-        self._documents += 1
-        key = f"{names.PREFIX}document:{self.owner}:{self._documents}"
+        key = f"{names.PREFIX}document:{self.owner}:{done.field}"
         self._client.set(key, done.document, ex=self._ttl)
         return "move", key, self._ttl
 
@@ -147,7 +158,7 @@ class RedisJobStore:
             return 0
         with translated(self.url):
             released: int = script("release").run(
-                self._client, self._release_keys(), [*self._release_args("0"), *fields]
+                self._client, self._release_keys(), [*self._release_args("some"), *fields]
             )
         self._held.difference_update(fields)
         return released
@@ -155,12 +166,12 @@ class RedisJobStore:
     def _release_keys(self) -> list[str]:
         return [self._hash, self._inbox, names.LEASES_KEY, names.counters_key(self.queue), *self._lists]
 
-    def _release_args(self, everything: str) -> list[str]:
-        return [self.owner, wire.STEPS, everything]
+    def _release_args(self, which: str) -> list[str]:
+        return [self.owner, wire.STEPS, which, names.record_key(""), self.queue]
 
     def renew(self, running: Mapping[str, str]) -> Renewal:
         """Extend the lease if it still stands, and mark running jobs."""
-        keys = [names.LEASES_KEY, self._hash, names.cancelled_key(self.queue), names.counters_key(self.queue)]
+        keys = [names.LEASES_KEY, self._hash, names.cancelled_key(self.queue)]
         arguments: list[Any] = [self.owner, self._lease_seconds, self._seen_cancelled, names.record_key("")]
         arguments += [names.RECORD_TTL_SECONDS, self.queue]
         for item in running.items():
@@ -183,19 +194,22 @@ class RedisJobStore:
     def _reap_owner(self, owner: str) -> int:
         queue = names.owner_queue(owner)
         keys = [names.LEASES_KEY, names.lease_key(owner), names.inbox_key(owner), names.counters_key(queue)]
-        count: int = script("reap").run(self._client, [*keys, *names.list_keys(queue)], [owner, wire.STEPS])
+        arguments = [owner, wire.STEPS, names.record_key(""), queue]
+        count: int = script("reap").run(self._client, [*keys, *names.list_keys(queue)], arguments)
         self._client.hdel(names.lanes_key(queue), owner)
         return count
 
     def report(self, facts: Mapping[str, Any]) -> None:
         """Publish facts about this lane."""
-        with translated(self.url):
+        with self._open():
             self._client.hset(names.lanes_key(self.queue), self.owner, orjson.dumps({"at": time.time(), **facts}))
 
-    def close(self) -> int:
-        """Give everything back and end the lease."""
+    def close(self, *, blame: bool = False) -> int:
+        """Give everything back and end the lease, for good."""
+        self._closed = True
         with translated(self.url):
-            released: int = script("release").run(self._client, self._release_keys(), self._release_args("1"))
+            arguments = self._release_args("blamed" if blame else "all")
+            released: int = script("release").run(self._client, self._release_keys(), arguments)
             self._client.hdel(names.lanes_key(self.queue), self.owner)
         self._held.clear()
         self._client.close()

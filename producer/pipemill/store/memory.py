@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipemill.errors import JobCancelled
-from pipemill.protocol import Outcome, decode_result, encode_failure, names
+from pipemill.protocol import Outcome, decode_result, encode_failure, message_id, names
 from pipemill.store import wire
 from pipemill.store.base import (
     DEFAULT_LEASE_SECONDS,
@@ -120,28 +120,34 @@ class MemoryJobStore:
         with self._broker.changed:
             return self._broker.changed.wait_for(lambda: any(self._queue.lists), timeout)
 
-    def take(self, n: int) -> Taken:
+    def take(self, n: int, held_elsewhere: int = 0) -> Taken:
         """Lease up to ``n`` jobs."""
         with self._broker.changed:
-            now, queue, mine = self._broker.now(), self._queue, self._mine
+            now, queue = self._broker.now(), self._queue
             stood = self.owner in self._broker.leases
             self._broker.leases[self.owner] = now + self._lease_seconds
             for parked in sorted((p for p in queue.parked if p[0] <= now), key=lambda p: p[0], reverse=True):
                 queue.parked.remove(parked)
                 queue.lists[parked[1]].appendleft(parked[2])
-            jobs: list[Leased] = []
-            blocked = False
-            for index, waiting in enumerate(queue.lists):
-                while waiting and len(jobs) < n and not blocked:
-                    alone = waiting[0].deliveries > 0
-                    blocked = (alone and bool(mine)) or any(job.deliveries for job in jobs)
-                    if not blocked:
-                        jobs.append(self._lease(index, waiting.popleft()))
-            alone_taken = any(job.deliveries for job in jobs)
+            jobs, blocked = self._lease_up_to(n, held_elsewhere)
             queue.count("taken", len(jobs))
             cancelled = [job_id for job_id, at in queue.cancelled.items() if at > self._seen_cancelled]
             self._seen_cancelled = now if cancelled else self._seen_cancelled
-            return Taken(jobs, now, stood, blocked and not alone_taken, cancelled)
+            return Taken(jobs, now, stood, blocked, cancelled)
+
+    def _lease_up_to(self, n: int, held_elsewhere: int) -> tuple[list[Leased], bool]:
+        lists = self._queue.lists
+        if n and not self._mine and not held_elsewhere:
+            for index, waiting in enumerate(lists):
+                if waiting and waiting[0].deliveries:
+                    return [self._lease(index, waiting.popleft())], False
+        jobs: list[Leased] = []
+        for index, waiting in enumerate(lists):
+            while waiting and len(jobs) < n:
+                if waiting[0].deliveries:
+                    return jobs, True
+                jobs.append(self._lease(index, waiting.popleft()))
+        return jobs, False
 
     def _lease(self, index: int, waiting: _Waiting) -> Leased:
         self._broker.sequence += 1
@@ -223,10 +229,10 @@ class MemoryJobStore:
         with self._broker.changed:
             self._queue.lanes[self.owner] = {"at": time.time(), **facts}
 
-    def close(self) -> int:
+    def close(self, *, blame: bool = False) -> int:
         """Give everything back and end the lease."""
         with self._broker.changed:
-            released = _give_back(self._broker, self.owner, list(self._mine), more_deliveries=0)
+            released = _give_back(self._broker, self.owner, list(self._mine), more_deliveries=int(blame))
             self._broker.leases.pop(self.owner, None)
             self._queue.lanes.pop(self.owner, None)
             return released
@@ -238,6 +244,9 @@ def _give_back(broker: MemoryBroker, owner: str, fields: Sequence[str], *, more_
     for lease in reversed(ours):
         index, waiting = mine.pop(lease)
         queue.lists[index].appendleft(replace(waiting, deliveries=waiting.deliveries + more_deliveries))
+        job_id = message_id(waiting.raw)
+        if job_id and broker.records.get(job_id, "q")[0] == "r":
+            broker.records[job_id] = ("q", 0, queue.info.name)
     queue.count("taken", -len(ours))
     broker.changed.notify_all()
     return len(ours)
@@ -267,6 +276,8 @@ class MemoryQueueStore:
 
     def _known(self, queue: str, job: Submission) -> str | None:
         known = self._broker.once.get((queue, job.idempotency_key)) if job.idempotency_key else None
+        if known not in self._broker.records and known not in self._broker.results:
+            known = None
         if known is None and (job.job_id in self._broker.records or job.job_id in self._broker.results):
             return job.job_id
         return known

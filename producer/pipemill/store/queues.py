@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
 
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pipemill.protocol import names
@@ -17,6 +18,8 @@ from pipemill.store.connection import Client, connect, script, translated
 
 #: A publish can be lost with its connection, so a waiting producer also looks this often, in seconds.
 LOOK_AGAIN_SECONDS: Final = 1.0
+#: Subscriptions kept between waits; each is a connection.
+IDLE_CHANNELS_KEPT: Final = 8
 #: How long the server may take to confirm a subscription, in seconds.
 SUBSCRIBED_SECONDS: Final = 5.0
 
@@ -32,15 +35,13 @@ class RedisQueueStore:
 
     def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
         """Accept jobs up to the depth cap; None when the queue is unknown."""
-        keys, arguments = wire.enqueue_call(queue, submissions)
-        large = {names.payload_key(job.job_id): job.payload for job in submissions if job.payload is not None}
+        uploads = wire.uploads_of(submissions)
+        keys, arguments = wire.enqueue_call(queue, submissions, uploads)
         with translated(self.url):
-            for key, payload in large.items():
-                self._client.set(key, payload, ex=names.RECORD_TTL_SECONDS)
+            for job in submissions:
+                if job.payload is not None:
+                    self._client.set(uploads[job.job_id], job.payload, ex=wire.UPLOAD_TTL_SECONDS)
             accepted = wire.read_accepted(script("enqueue").run(self._client, keys, arguments))
-            refused = wire.refused_payloads(large, accepted)
-            if refused:
-                self._client.delete(*refused)
             if accepted and len(accepted.job_ids) < len(submissions):
                 lanes = wire.fresh_lanes(self._client.hgetall(names.lanes_key(queue)))
                 accepted = replace(accepted, rate=wire.total_rate(lanes))
@@ -87,19 +88,31 @@ class RedisQueueStore:
     @contextmanager
     def _subscribed(self, name: str) -> Iterator[Any]:
         """A subscription to a channel, on a connection that is kept for the next; not after an error."""
+        channel = self._channel(name)
         try:
-            channel = self._idle_channels.pop()
-        except IndexError:
-            channel = self._client.pubsub()
-        try:
-            channel.subscribe(name)
-            _wait_until_subscribed(channel, name)
             yield channel
             channel.unsubscribe(name)  # not waited for: whoever has the channel next skips what is left of us
         except BaseException:
             channel.close()
             raise
-        self._idle_channels.append(channel)
+        if len(self._idle_channels) < IDLE_CHANNELS_KEPT:
+            self._idle_channels.append(channel)
+        else:
+            channel.close()
+
+    def _channel(self, name: str) -> Any:
+        """A channel that has subscribed; those kept from before may have lost their server, so then a new one."""
+        with suppress(IndexError):
+            channel = self._idle_channels.pop()
+            try:
+                return _subscribed_to(channel, name)
+            except RedisError:
+                self._forget_channels()
+        return _subscribed_to(self._client.pubsub(), name)
+
+    def _forget_channels(self) -> None:
+        while self._idle_channels:
+            self._idle_channels.pop().close()
 
     def cancel(self, job_id: str) -> bool | None:
         """End a job as cancelled."""
@@ -122,19 +135,23 @@ class RedisQueueStore:
 
     def close(self) -> None:
         """Close connections."""
-        while self._idle_channels:
-            self._idle_channels.pop().close()
+        self._forget_channels()
         self._client.close()
 
 
-def _wait_until_subscribed(channel: Any, name: str) -> None:
-    """Read until the server has confirmed; what the channel's last user left is skipped."""
-    deadline = time.monotonic() + SUBSCRIBED_SECONDS
-    while (left := deadline - time.monotonic()) > 0:
-        message = channel.get_message(timeout=left)
-        if message and message["type"] == "subscribe" and message["channel"] == name.encode():
-            return
-    raise RedisTimeoutError("the server didn't confirm a subscription")
+def _subscribed_to(channel: Any, name: str) -> Any:
+    """Subscribe and read until the server has confirmed; what the channel's last user left is skipped."""
+    try:
+        channel.subscribe(name)
+        deadline = time.monotonic() + SUBSCRIBED_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            message = channel.get_message(timeout=left)
+            if message and message["type"] == "subscribe" and message["channel"] == name.encode():
+                return channel
+        raise RedisTimeoutError("the server didn't confirm a subscription")  # noqa: TRY301  # closed like after any other
+    except BaseException:
+        channel.close()
+        raise
 
 
 def wire_report(pipe: Any, queue: str, owners: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
+from uuid import uuid4
 
 import orjson
 
@@ -17,22 +18,34 @@ from pipemill.store.base import Accepted, QueueInfo, QueueReport, Standing, Subm
 ONCE_TTL_SECONDS: Final = 24 * 3600
 #: How long a cancelled job's end is kept, in seconds.
 CANCELLED_TTL_SECONDS: Final = 3600
-#: How long workers can learn of a cancellation, in seconds: a day.
-CANCELLED_KEPT_SECONDS: Final = 24 * 3600
+#: How long workers can learn of a cancellation, in seconds: as long as the job may wait.
+CANCELLED_KEPT_SECONDS: Final = names.RECORD_TTL_SECONDS
+#: How long a payload is kept for its job, in seconds: longer than the latest moment a job may be parked until.
+PAYLOAD_TTL_SECONDS: Final = 2 * names.RECORD_TTL_SECONDS
+#: How long an uploaded payload waits for its job to be accepted, in seconds.
+UPLOAD_TTL_SECONDS: Final = 300
 #: Reports of lanes older than this are dropped, in seconds.
 LANE_REPORT_SECONDS: Final = 60.0
 #: ``names.PRIORITY_STEPS`` as the scripts read it.
 STEPS: Final = ",".join(map(str, names.PRIORITY_STEPS))
 
 
-def enqueue_call(queue: str, submissions: Sequence[Submission]) -> tuple[list[str], list[Any]]:
+def uploads_of(submissions: Sequence[Submission]) -> dict[str, str]:
+    """By job id, a key for each payload, of this call alone: the script moves it to its job, or it expires."""
+    return {job.job_id: f"{names.PREFIX}upload:{uuid4().hex}" for job in submissions if job.payload is not None}
+
+
+def enqueue_call(
+    queue: str, submissions: Sequence[Submission], uploads: Mapping[str, str]
+) -> tuple[list[str], list[Any]]:
     """Keys and arguments of ``enqueue.lua``."""
     keys = [names.QUEUES_KEY, names.counters_key(queue), names.delayed_key(queue), *names.list_keys(queue)]
     record, result = names.record_key(""), names.result_key("")
     arguments: list[Any] = [queue, record, result, names.RECORD_TTL_SECONDS, ONCE_TTL_SECONDS]
+    arguments += [names.payload_key(""), PAYLOAD_TTL_SECONDS]
     for job in submissions:
         once = names.once_key(queue, job.idempotency_key) if job.idempotency_key else ""
-        arguments += (job.job_id, job.list_index, once, job.message)
+        arguments += (job.job_id, job.list_index, once, uploads.get(job.job_id, ""), job.message)
     return keys, arguments
 
 
@@ -110,12 +123,6 @@ def placed(read: Sequence[tuple[Standing, int]], taken: Mapping[str, int]) -> li
         else standing
         for standing, ordinal in read
     ]
-
-
-def refused_payloads(large: Mapping[str, Any], accepted: Accepted | None) -> list[str]:
-    """Keys of payloads whose jobs were not accepted."""
-    kept = set(map(names.payload_key, accepted.job_ids)) if accepted else set()
-    return [key for key in large if key not in kept]
 
 
 def fresh_lanes(stored: Mapping[bytes, bytes]) -> dict[str, dict[str, Any]]:

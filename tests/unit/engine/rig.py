@@ -83,11 +83,11 @@ class Outage:
         self.down = threading.Event()
 
     def __getattr__(self, name: str) -> Any:
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
             if self.down.is_set():
                 message = "the broker is away"
                 raise BrokerUnavailable(message)
-            return attribute(*args)
+            return attribute(*args, **options)
 
         attribute = getattr(self._store, name)
         return call if callable(attribute) else attribute

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from pipemill.errors import (
@@ -14,9 +17,11 @@ from pipemill.errors import (
     PayloadMissing,
     ResultNotSerialisable,
 )
-from pipemill.protocol import encode_arguments, encode_message, names
+from pipemill.protocol import decode_message, encode_arguments, encode_message, names
 from pipemill.store.base import Submission
 from pipemill.store.memory import MemoryJobStore
+from pipemill_worker.engine.work import Work
+from pipemill_worker.seams import Item
 from tests.helpers import until
 from tests.unit.engine.rig import QUEUE, Outage, Rig, Runner
 
@@ -306,6 +311,7 @@ def test_the_death_of_a_thread_is_told_to_the_host(rig: Rig) -> None:
     report = rig.producer.reports()[0]
     assert report.leased == 0
     assert sum(report.waiting.values()) + report.totals.get("succeeded", 0) == 2
+    assert MemoryJobStore(rig.broker, QUEUE).take(1).jobs[0].deliveries == 1
 
 
 def test_lanes_of_one_device_take_turns(rig: Rig) -> None:
@@ -345,3 +351,72 @@ def test_a_running_job_is_seen_to_run(rig: Rig) -> None:
         until(lambda: rig.standing(ids[0]).running, "it is said to run")
         rig.runner.go.set()
         rig.answers(ids)
+
+
+def test_a_suspect_is_alone_in_its_process(rig: Rig) -> None:
+    """While it is held, no lane of the process holds anything else: only it can be blamed for a crash."""
+    other_runner = Runner()
+    other = rig.lane(other_runner, name="other")
+    rig.producer.declare(other.info)
+    suspects = rig.put("suspect", "second")
+    _kill_while_holding(rig, 1)
+    lane = rig.lane()
+    seen: list[int] = []
+    with rig.running(lane, other) as engine:
+        forward = rig.runner.forward
+
+        def watched(items: Sequence[Item]) -> Sequence[Any]:
+            if any(item.payload == "suspect" for item in items):
+                seen.append(len(engine.works()))
+            return forward(items)
+
+        rig.runner.forward = watched  # type: ignore[method-assign]  # to look at the moment it runs
+        stream = [job_id for n in range(50) for job_id in rig.put(f"w{n}", queue="other")]
+        assert rig.answers(suspects) == ["SUSPECT", "SECOND"]
+        assert len(rig.answers(stream)) == 50
+    assert set(seen) <= {1}
+
+
+def test_a_paused_lane_with_a_suspect_keeps_no_other_waiting(rig: Rig) -> None:
+    """Others take turns with a suspect only while its lane takes jobs at all."""
+    other = rig.lane(Runner(), name="other")
+    rig.producer.declare(other.info)
+    lane = rig.lane()
+    with rig.running(lane, other) as engine:
+        engine.pause(QUEUE)
+        (suspect,) = rig.put("suspect")
+        _kill_while_holding(rig, 1)
+        assert rig.answers(rig.put("hello", queue="other")) == ["HELLO"]
+        engine.resume(QUEUE)
+        assert rig.answers([suspect]) == ["SUSPECT"]
+
+
+def test_a_job_without_anything_to_do_is_refused(rig: Rig) -> None:
+    """Inputs that prepare to no item get an error instead of waiting for ever."""
+    (job_id,) = rig.put("   ")
+    with rig.running(), pytest.raises(InvalidInput, match="nothing to do"):
+        rig.result(job_id).get()
+
+
+def test_a_job_that_is_too_large_still_has_its_errback(rig: Rig) -> None:
+    """What follows a failure follows this one too."""
+    inputs = "x" * 20_000
+    canvas = '{"callbacks":null,"errbacks":[{"task":"x"}],"chain":null,"chord":null}'
+    message = encode_message("large", QUEUE, f'[["{inputs}"],{{}},{canvas}]'.encode())
+    rig.producer.enqueue(QUEUE, [Submission(job_id="large", list_index=0, message=message)])
+    with rig.running(), pytest.raises(InvalidInput, match="larger than"):
+        rig.result("large").get()
+    assert [job_id for job_id, _, _ in rig.hooks.followed] == ["large"]
+
+
+def test_only_what_was_held_is_lost_with_a_lease(rig: Rig) -> None:
+    """Jobs taken under the new lease stay in hand when the loss of the old one is noticed late."""
+    lane = rig.lane()
+    rig.put("old", "new")
+    old, new = (Work(job, decode_message(job.raw, QUEUE)) for job in lane.store.take(2).jobs)
+    lane.hold([old])
+    before = list(lane.held.values())
+    lane.hold([new])
+    lane.lose(before)
+    assert (old.ended, new.ended) == (True, False)
+    assert list(lane.held.values()) == [new]

@@ -12,14 +12,14 @@ from typing import Any
 
 from celery import Celery, signature
 from celery.app.task import Context
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import ChordError, TaskRevokedError
+from celery.result import GroupResult
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 from kombu.transport import virtual
 from kombu.utils.json import dumps
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
 from pipemill.errors import BrokerUnavailable, JobCancelled, JobError, JobExpired, MalformedJob
 from pipemill.protocol import Job, names
@@ -65,7 +65,7 @@ class Canvas:
         request = Context({**job.headers, **job.canvas, "args": [], "kwargs": {}, "delivery_info": {}})
         try:
             return self._failed(request, error) if error is not None else self._succeeded(request, value)
-        except (OperationalError, RedisConnectionError, RedisTimeoutError) as problem:
+        except (OperationalError, RedisError) as problem:
             text = f"what follows the job could not be sent yet: {problem}"
             raise BrokerUnavailable(text) from problem
         except JobError:
@@ -78,7 +78,7 @@ class Canvas:
 
     def _succeeded(self, request: Context, value: Any) -> list[Message]:
         if request.chord:
-            self._app.backend.on_chord_part_return(request, "SUCCESS", value)
+            self._return_part(request, "SUCCESS", value)
         related = {"parent_id": request.id, "root_id": request.root_id or request.id}
         callbacks = [signature(callback, app=self._app) for callback in request.callbacks or ()]
 
@@ -95,7 +95,7 @@ class Canvas:
         revoked = isinstance(error, JobCancelled | JobExpired)
         state, cause = ("REVOKED", TaskRevokedError(str(error))) if revoked else ("FAILURE", error)
         if request.chord:
-            self._app.backend.on_chord_part_return(request, state, cause)
+            self._return_part(request, state, cause)
         if revoked:
             return []
         self._app.backend._fail_chain(request.chain, cause, None, state=state)  # noqa: SLF001  # Celery's own walk
@@ -107,6 +107,22 @@ class Canvas:
                 errback.apply_async((request.id,), producer=producer, **related)
 
         return self._captured(publish)
+
+    def _return_part(self, request: Context, state: str, value: Any) -> None:
+        """Count this part of a chord; the last one sends its body.
+
+        A header whose members have canvases of their own is joined by waiting for their results, which this very thread
+        would have to store: such a chord is failed instead.
+        """
+        if GroupResult.restore(request.group, app=self._app) is None:
+            self._app.backend.on_chord_part_return(request, state, value)
+            return
+        text = "a chord over chains that contain groups or chords can't be counted here: make its header a flat group"
+        try:
+            raise ChordError(text)  # noqa: TRY301  # Celery reads the traceback
+        except ChordError as error:
+            self._app.backend.chord_error_from_stack(signature(request.chord, app=self._app), error)
+            raise MalformedJob(text) from error
 
     def _captured(self, publish: Callable[[Producer], None]) -> list[Message]:
         with Connection(transport=_Transport) as connection, self._app.amqp.Producer(connection) as producer:

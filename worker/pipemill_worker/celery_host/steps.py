@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final, NoReturn
 
 from celery import bootsteps
 from celery.apps.worker import Worker
+from celery.worker import state
 
 from pipemill.errors import ConfigurationError
 from pipemill_worker.celery_host.exits import ExitCode
@@ -54,6 +55,7 @@ class Lanes(bootsteps.StartStopStep):
             _give_up(str(error))
         self.engine = worker.pool.engine = engine
         if self.names:
+            state.maybe_shutdown()  # asked to stop while loading: take nothing
             engine.start()
             log.info("serving %s", ", ".join(self.names), extra={"event": "lanes_started"})
 

@@ -9,7 +9,7 @@ from pipemill.errors import JobError, ResultNotSerialisable
 from pipemill.protocol import Job, Outcome, encode_failure, encode_success
 from pipemill.store.base import Completion
 from pipemill_worker.engine.lane import Lane
-from pipemill_worker.engine.prepare import inference_failed
+from pipemill_worker.engine.prepare import noted_failure
 from pipemill_worker.engine.wiring import CLOSED, Wiring, log
 from pipemill_worker.engine.work import End
 from pipemill_worker.seams import Prepared
@@ -55,10 +55,7 @@ class Completer:
             except JobError as problem:
                 error = problem
             except Exception as problem:  # noqa: BLE001  # whatever it is, it is this job's
-                log.exception(
-                    "queue %s: postprocessing failed", lane.name, extra={"event": "postprocess_failed", "job": job.id}
-                )
-                error = inference_failed(problem)
+                error = noted_failure(lane, job.id, "postprocess_failed", problem)
         follow_ups: Sequence[tuple[str, bytes]] = ()
         if job.has_canvas:
             follow_ups, error = self._follow_ups(job, value, error)

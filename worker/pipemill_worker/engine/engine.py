@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from pipemill_worker.engine.completion import Completer
@@ -14,11 +15,13 @@ from pipemill_worker.engine.intake import Intake
 from pipemill_worker.engine.keeper import Heartbeat, Reaper
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.prepare import Preparer
-from pipemill_worker.engine.wiring import CLOSED, EngineSettings, Wiring, log
+from pipemill_worker.engine.wiring import CLOSED, EngineSettings, Gate, Wiring, log
 from pipemill_worker.engine.work import Work
 
 __all__ = ["Engine", "EngineSettings"]
 
+#: How long an intake may take to notice the stop, in seconds; what it took by then is given back too.
+INTAKE_SECONDS: Final = 1.0
 #: What remains for giving back jobs after the drain's bound, in seconds.
 LAST_SECONDS: Final = 5.0
 
@@ -29,7 +32,7 @@ class Engine:
     def __init__(self, lanes: Sequence[Lane], settings: EngineSettings | None = None, hooks: Hooks | None = None):
         self.lanes = {lane.name: lane for lane in lanes}
         self.failure: BaseException | None = None
-        self._wiring = Wiring(settings=settings or EngineSettings(), hooks=hooks or Hooks())
+        self._wiring = Wiring(settings=settings or EngineSettings(), hooks=hooks or Hooks(), gate=Gate(lanes))
         self._wiring.ready = {lane.device: threading.Event() for lane in lanes}
         self._threads: dict[str, list[threading.Thread]] = {}
         self._drained = threading.Lock()
@@ -88,6 +91,8 @@ class Engine:
         with lane.changed:
             lane.paused = paused
             lane.changed.notify_all()
+        if paused:
+            self._wiring.gate.note(lane, blocked=False)  # others needn't wait for what it won't take
 
     def works(self) -> list[tuple[Lane, Work, bool]]:
         """Every job in hand, its lane, and whether it runs at this moment."""
@@ -117,12 +122,14 @@ class Engine:
             ready.set()
         for _ in self._threads.get("prepare", ()):
             wiring.to_prepare.put(CLOSED)
-        for kind in ("intake", "prepare", "forward"):
+        self._join("intake", max(deadline, time.monotonic() + INTAKE_SECONDS))
+        for kind in ("prepare", "forward"):
             self._join(kind, deadline)
         wiring.to_end.put(CLOSED)
         self._join("complete", deadline)
         wiring.closed.set()
-        self._join("complete", time.monotonic() + LAST_SECONDS)
+        for kind in ("complete", "heartbeat", "reap"):
+            self._join(kind, time.monotonic() + LAST_SECONDS)
         return self._give_back()
 
     def _join(self, kind: str, deadline: float) -> None:
@@ -134,12 +141,14 @@ class Engine:
                 )
 
     def _give_back(self) -> int:
-        released = 0
+        """Give back what is held; if the engine died, every job is a suspect, as after a crash of the process."""
+        released, blame = 0, self.failure is not None
         for lane in self.lanes.values():
             deadline = threading.Event()
             timer = threading.Timer(LAST_SECONDS, deadline.set)
             timer.start()
-            count = self._wiring.retrying(lane.store.close, f"queue {lane.name}: release", deadline)
+            close = partial(lane.store.close, blame=blame)
+            count = self._wiring.retrying(close, f"queue {lane.name}: release", deadline)
             timer.cancel()
             released += count or 0
             if count:

@@ -80,12 +80,9 @@ class Forward:
     def _forward(self, lane: Lane, batch: Sequence[Entry]) -> list[End]:
         """Run one forward pass; when it fails, find out whose fault it was."""
         started = time.perf_counter()
-        try:
-            outputs = lane.runner.forward([entry.item for entry in batch])
-            if len(outputs) != len(batch):
-                raise RuntimeError(f"{len(outputs)} outputs for {len(batch)} items")  # noqa: TRY301  # a failure like any other
-        except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to one of the jobs
-            return self._isolate(lane, batch, error)
+        outputs = _outputs(lane, batch)
+        if isinstance(outputs, Exception):
+            return self._isolate(lane, batch, outputs)
         lane.note_forward(len(batch), time.perf_counter() - started)
         return _hand_out(batch, outputs)
 
@@ -127,6 +124,18 @@ class Forward:
             alive = [entry for entry in part if not entry.work.ended]
             ends += self._forward(lane, alive) if alive else []
         return ends
+
+
+def _outputs(lane: Lane, batch: Sequence[Entry]) -> Sequence[Any] | Exception:
+    """One output per item, or the error without its frames: they hold tensors whose memory the next pass needs."""
+    try:
+        outputs = lane.runner.forward([entry.item for entry in batch])
+        if len(outputs) != len(batch):
+            raise RuntimeError(f"{len(outputs)} outputs for {len(batch)} items")  # noqa: TRY301  # a failure like any other
+    except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to one of the jobs
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+    return outputs
 
 
 def _hand_out(batch: Sequence[Entry], outputs: Sequence[Any]) -> list[End]:

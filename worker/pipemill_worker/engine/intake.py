@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from pipemill.errors import DeliveryLimitReached, InvalidInput, JobError, PayloadMissing
@@ -14,6 +15,8 @@ from pipemill_worker.engine.work import End, Work
 
 #: How long an idle intake waits for a job before it looks at other priorities and parked jobs, in seconds.
 IDLE_SECONDS: Final = 0.1
+#: How long an intake waits for its turn while a job that was delivered before has the process for itself, in seconds.
+SUSPECT_SECONDS: Final = 0.01
 #: How long an intake without room waits before it looks at the stop signal again, in seconds.
 NO_ROOM_SECONDS: Final = 0.2
 
@@ -28,47 +31,52 @@ class Intake:
     def run(self) -> None:
         """Lease jobs whenever there is room, until the engine stops."""
         lane, stopping = self._lane, self._wiring.stopping
-        self._announce()
         while not stopping.is_set():
             least = min(lane.limits.max_items, lane.prefetch)
             if lane.wait_for_room(least, NO_ROOM_SECONDS):
-                taken = self._wiring.retrying(self._take, f"queue {lane.name}: take", stopping)
-                if taken is not None:
-                    self._pass_on(taken)
+                self._wiring.retrying(self._step, f"queue {lane.name}: take", stopping)
 
-    def _announce(self) -> None:
-        lane, stopping = self._lane, self._wiring.stopping
-        self._wiring.retrying(lambda: lane.store.announce(lane.info), f"queue {lane.name}: announce", stopping)
-
-    def _take(self) -> Taken:
+    def _step(self) -> None:
+        """Take what is there, or wait a little for something to come."""
         lane = self._lane
-        taken = lane.store.take(lane.room())
-        if not taken.jobs and taken.blocked:
-            lane.wait_until_empty(IDLE_SECONDS)
-        elif not taken.jobs and lane.store.wait(IDLE_SECONDS):
+        took = self._take(lane.room())
+        if took is None:
+            # A job that was delivered before is held, or its turn is next.
+            self._wiring.stopping.wait(SUSPECT_SECONDS)
+        elif not took and lane.store.wait(IDLE_SECONDS):
             # What came within reach is ours now, even if the lane was paused meanwhile.
-            taken = self._merged(taken, lane.store.take(max(lane.room(), 1)))
-        return taken
+            self._take(max(lane.room(), 1))
 
-    @staticmethod
-    def _merged(before: Taken, after: Taken) -> Taken:
-        stood = before.stood and after.stood
-        return Taken(after.jobs, after.now, stood, after.blocked, before.cancelled + after.cancelled)
+    def _take(self, n: int) -> bool | None:
+        """Take up to ``n`` jobs and pass them on; whether there were any, None if it isn't this lane's turn."""
+        lane, gate = self._lane, self._wiring.gate
+        with gate.taking:
+            if not gate.may_take(lane):
+                return None
+            held = list(lane.held.values())
+            taken = lane.store.take(n, gate.held_elsewhere(lane))
+            gate.note(lane, blocked=taken.blocked)
+            if not taken.stood:
+                lane.lose(held)
+            works, ends = self._read_all(taken)
+        if not taken.stood:
+            # A new lane, or a broker that came back without its data: it doesn't know the queue.
+            announce = partial(lane.store.announce, lane.info)
+            self._wiring.retrying(announce, f"queue {lane.name}: announce", self._wiring.stopping)
+        self._pass_on(works, ends)
+        return None if taken.blocked and not works else bool(works)
 
-    def _pass_on(self, taken: Taken) -> None:
+    def _read_all(self, taken: Taken) -> tuple[list[Work], list[End]]:
         lane = self._lane
         lane.set_clock(taken.now)
         lane.note_cancelled(taken.cancelled)
-        if not taken.stood:
-            lane.lose_all()
-            self._announce()  # a broker that came back without its data knows neither lease nor queue
-        works: list[Work] = []
-        ends: list[End] = []
-        for leased in taken.jobs:
-            work, end = self._read(leased)
-            ends.extend([end] if end else [])
-            works.append(work)
+        read = [self._read(leased) for leased in taken.jobs]
+        works = [work for work, _ in read]
         lane.hold(works)
+        return works, [end for _, end in read if end]
+
+    def _pass_on(self, works: Sequence[Work], ends: list[End]) -> None:
+        lane = self._lane
         alive = self._with_payloads([work for work in works if not work.ended], ends)
         if ends:
             self._wiring.to_end.put((lane, ends))
@@ -80,14 +88,14 @@ class Intake:
         lane = self._lane
         try:
             job = decode_message(leased.raw, lane.name)
-            if job.size > lane.info.max_input_bytes:
-                raise _too_large(lane)
         except JobError as error:
             job = _nameless(message_id(leased.raw) or "", lane.name)
             work = Work(leased, job)
             log.warning("queue %s: %s", lane.name, error, extra={"event": "job_malformed", "job": job.id})
             return work, End(work, Outcome.FAILED if job.id else Outcome.DEAD, error)
         work = Work(leased, job)
+        if job.size > lane.info.max_input_bytes:
+            return work, End(work, Outcome.FAILED, _too_large(lane))
         if leased.deliveries >= self._wiring.settings.max_deliveries:
             text = (
                 f"{leased.deliveries} workers died while they held this job; it is kept as a dead letter. "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from pipemill.errors import BrokerError
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.wiring import Wiring, log
 
@@ -33,13 +34,13 @@ class Heartbeat:
     @staticmethod
     def _beat(lane: Lane) -> None:
         with lane.changed:
-            held_before = len(lane.held)
+            held = list(lane.held.values())
             running = {entry.work.field: entry.work.job.id for entry in lane.running if entry.work.job.id}
         renewal = lane.store.renew(running)
         lane.set_clock(renewal.now)
         lane.note_cancelled(renewal.cancelled)
-        if not renewal.stands and held_before:
-            lane.lose_all()
+        if not renewal.stands:
+            lane.lose(held)
         lane.update_rate()
         lane.store.report(lane.facts())
 
@@ -53,9 +54,18 @@ class Reaper:
         self._interval = min(REAP_SECONDS, wiring.settings.lease_seconds / 3)
 
     def run(self) -> None:
-        """Reap until the engine stops."""
-        stopping = self._wiring.stopping
-        while not stopping.wait(self._interval):
-            reaped = self._wiring.retrying(self._store.reap, "reap", stopping)
+        """Reap until the engine stops.
+
+        While the broker was away nobody could renew: the living get a whole lease to do so before they are judged.
+        """
+        stopping, pause = self._wiring.stopping, self._interval
+        while not stopping.wait(pause):
+            pause = self._interval
+            try:
+                reaped = self._store.reap()
+            except BrokerError as error:
+                pause = max(self._interval, self._wiring.settings.lease_seconds)
+                log.warning("reap: %s", error, extra={"event": "broker_unavailable"})
+                continue
             if reaped:
                 log.warning("%d jobs of dead workers given back to their queues", reaped, extra={"event": "reaped"})

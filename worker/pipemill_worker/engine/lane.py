@@ -75,11 +75,15 @@ class Lane:
     # -- jobs in hand
 
     def room(self) -> int:
-        """How many more jobs may be leased; 0 while a redelivered job is held, since it shares nothing."""
+        """How many more jobs may be leased."""
         with self.changed:
-            if self.paused or any(work.alone for work in self.held.values()):
-                return 0
-            return max(self.prefetch - len(self.held), 0)
+            return 0 if self.paused else max(self.prefetch - len(self.held), 0)
+
+    @property
+    def holds_suspect(self) -> bool:
+        """Whether a job is held that was delivered before."""
+        with self.changed:
+            return any(work.alone for work in self.held.values())
 
     def wait_for_room(self, least: int, timeout: float) -> bool:
         """Wait until ``least`` more jobs may be leased."""
@@ -96,23 +100,23 @@ class Lane:
         with self.changed:
             self.held.update((work.field, work) for work in works)
 
-    def let_go(self, works: Sequence[Work], *, ended: bool = True) -> None:
+    def let_go(self, works: Sequence[Work]) -> None:
         """Jobs are out of our hands."""
         with self.changed:
             for work in works:
                 self.held.pop(work.field, None)
                 self.cancelled.pop(work.job.id, None)
-            self.ended_jobs += len(works) if ended else 0
+            self.ended_jobs += len(works)
             self.changed.notify_all()
 
-    def lose_all(self) -> None:
-        """Forget all jobs: the lease ran out and they are others' now."""
+    def lose(self, works: Sequence[Work]) -> None:
+        """Forget jobs: the lease under which they were taken ran out, and they are others' now."""
         with self.changed:
-            lost = list(self.held.values())
+            lost = [work for work in works if self.held.get(work.field) is work]
             for work in lost:
                 work.ended = True
-            self.pool.clear()
-            self.held.clear()
+                del self.held[work.field]
+            self.pool = [entry for entry in self.pool if not entry.work.ended]
             self.changed.notify_all()
         if lost:
             text = "queue %s: the lease ran out; %d jobs are others' now"
@@ -142,11 +146,6 @@ class Lane:
             taken = set(chosen)
             self.pool = [entry for index, entry in enumerate(self.pool) if index not in taken]
             return batch
-
-    def put_back(self, batch: Iterable[Entry]) -> None:
-        """Items that didn't run after all wait again, at the head."""
-        with self.changed:
-            self.pool[:0] = [entry for entry in batch if not entry.work.ended]
 
     def lower_ceiling(self, items: int) -> None:
         """After the device ran out of memory: never again more than this many items."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Final
 
-from pipemill.errors import InferenceFailed, JobError
+from pipemill.errors import InferenceFailed, InvalidInput, JobError
 from pipemill.protocol import Outcome
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.wiring import CLOSED, Wiring, log
@@ -33,16 +34,14 @@ class Preparer:
             if work.ended:
                 continue
             try:
-                entries += work.set_prepared(lane.runner.prepare(work.job.inputs, work.job.parameters))
+                prepared = lane.runner.prepare(work.job.inputs, work.job.parameters)
+                if not prepared.items:
+                    raise InvalidInput("the inputs give the model nothing to do: give some")  # noqa: TRY301  # ends like others
+                entries += work.set_prepared(prepared)
             except JobError as error:
                 ends.append(End(work, Outcome.FAILED, error))
             except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's
-                log.exception(
-                    "queue %s: preprocessing failed",
-                    lane.name,
-                    extra={"event": "preprocess_failed", "job": work.job.id},
-                )
-                ends.append(End(work, Outcome.FAILED, inference_failed(error)))
+                ends.append(End(work, Outcome.FAILED, noted_failure(lane, work.job.id, "preprocess_failed", error)))
             if entries and (not lane.pool or len(entries) >= HAND_OVER):
                 self._hand_over(lane, entries)
                 entries = []
@@ -58,6 +57,14 @@ class Preparer:
 
 #: Longest error text of a pipeline that is passed on, in characters: some carry the whole input.
 ERROR_TEXT: Final = 300
+
+
+def noted_failure(lane: Lane, job_id: str, event: str, error: BaseException) -> InferenceFailed:
+    """Log where a stage raised, without the error's own text, which may hold the whole input; say it, cut short."""
+    failure = inference_failed(error)
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.error("queue %s: %s\n%s", lane.name, failure, where, extra={"event": event, "job": job_id})
+    return failure
 
 
 def inference_failed(error: BaseException) -> InferenceFailed:

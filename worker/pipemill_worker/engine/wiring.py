@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from pipemill.errors import BrokerError
 from pipemill_worker.engine.hooks import Hooks
@@ -37,12 +37,43 @@ class EngineSettings:
     preprocess_threads: int = 1
 
 
+class Gate:
+    """Keeps a job that was delivered before alone in its process: it may kill it, and no other is to be blamed.
+
+    Intakes take one at a time, under ``taking``.
+    """
+
+    def __init__(self, lanes: Sequence[Lane]):
+        self.taking = threading.Lock()
+        self._lanes = lanes
+        #: Lanes whose queue has such a job next, which waits until nothing is held.
+        self._waiting: set[str] = set()
+
+    def may_take(self, lane: Lane) -> bool:
+        """Whether a lane may take now; call it under ``taking``."""
+        if any(each.holds_suspect for each in self._lanes):
+            return False
+        return not self._waiting or (lane.name in self._waiting and not self.held_elsewhere(lane) and not lane.held)
+
+    def held_elsewhere(self, lane: Lane) -> int:
+        """Jobs held by the process's other lanes."""
+        return sum(len(each.held) for each in self._lanes if each is not lane)
+
+    def note(self, lane: Lane, *, blocked: bool) -> None:
+        """Note whether such a job waits in a lane's queue."""
+        if blocked:
+            self._waiting.add(lane.name)
+        else:
+            self._waiting.discard(lane.name)
+
+
 @dataclass(slots=True)
 class Wiring:
     """Queues and signals between the engine's threads."""
 
     settings: EngineSettings
     hooks: Hooks
+    gate: Gate
     #: Set once: take no more, prepare no more, start no further batch.
     stopping: threading.Event = field(default_factory=threading.Event)
     #: Set once everything is given back: waiting for the broker is over too.
@@ -68,8 +99,3 @@ class Wiring:
                 if attempt:
                     log.warning("%s: the broker answers again", what, extra={"event": "broker_back"})
                 return answer
-
-
-def identifiers(lane: Lane, **more: Any) -> dict[str, Any]:
-    """The ``extra`` of a log line about a lane."""
-    return {"queue": lane.name, **more}

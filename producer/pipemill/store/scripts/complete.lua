@@ -6,7 +6,9 @@
 --       how   store: value is the result document · move: value is the key where the document lies (large ones)
 --             drop: nothing is stored · park: due time given
 -- Reply per job: 1 done · 0 the lease was lost, nothing changed · 2 the job had ended already, its end stands
--- What may be refused for lack of memory comes first and the lease goes last: a script that stops half-way loses nothing.
+-- A server without memory refuses only a script's first write, so the first takes none: work in hand is always ended.
+redis.call('DEL', 'pipemill:none')
+-- The lease goes last: a script that stops half-way loses nothing.
 local ended = {SUCCESS = true, FAILURE = true, REVOKED = true}
 local reply, totals = {}, {}
 local i = 5

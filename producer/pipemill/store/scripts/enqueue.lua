@@ -1,7 +1,8 @@
 -- Accept jobs into a queue: depth cap with partial accept, idempotency, job record.
 -- KEYS  1 registry of queues · 2 counters · 3 delayed · 4.. the queue's lists, most urgent first
 -- ARGV  1 queue · 2 record prefix · 3 result prefix · 4 record TTL (s) · 5 idempotency TTL (s)
---       then per job: id · index of its list (0-based) · idempotency key or '' · message
+--       6 payload prefix · 7 payload TTL (s)
+--       then per job: id · index of its list (0-based) · idempotency key or '' · uploaded payload or '' · message
 -- Reply {-1} for an unknown queue, else {max depth, depth, id per accepted job...}; a job that is already known answers
 --       with the id it is known by. Jobs behind the last accepted one were refused.
 local info = redis.call('HGET', KEYS[1], ARGV[1])
@@ -11,9 +12,11 @@ local depth = redis.call('ZCARD', KEYS[3])
 for i = 4, #KEYS do depth = depth + redis.call('LLEN', KEYS[i]) end
 local ordinal = depth + tonumber(redis.call('HGET', KEYS[2], 'taken') or 0)
 local reply, pushed = {max_depth, depth}, 0
-for i = 6, #ARGV, 4 do
-  local id, once = ARGV[i], ARGV[i + 2]
+for i = 8, #ARGV, 5 do
+  local id, once, upload = ARGV[i], ARGV[i + 2], ARGV[i + 3]
   local known = once ~= '' and redis.call('GET', once)
+  -- A key whose job has left no trace is free again: its answer could not be had any more.
+  if known and redis.call('EXISTS', ARGV[2] .. known, ARGV[3] .. known) == 0 then known = false end
   if known then
     reply[#reply + 1] = known
   elseif redis.call('EXISTS', ARGV[2] .. id, ARGV[3] .. id) > 0 then
@@ -21,9 +24,13 @@ for i = 6, #ARGV, 4 do
   else
     if depth + pushed >= max_depth then break end
     pushed = pushed + 1
-    redis.call('LPUSH', KEYS[4 + ARGV[i + 1]], ARGV[i + 3])
+    redis.call('LPUSH', KEYS[4 + ARGV[i + 1]], ARGV[i + 4])
     redis.call('SET', ARGV[2] .. id, 'q|' .. (ordinal + pushed) .. '|' .. ARGV[1], 'EX', ARGV[4])
     if once ~= '' then redis.call('SET', once, id, 'EX', ARGV[5]) end
+    if upload ~= '' and redis.call('EXISTS', upload) == 1 then
+      redis.call('RENAME', upload, ARGV[6] .. id)
+      redis.call('EXPIRE', ARGV[6] .. id, ARGV[7])
+    end
     reply[#reply + 1] = id
   end
 end

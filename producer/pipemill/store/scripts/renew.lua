@@ -1,8 +1,10 @@
 -- Extend a lease that is still held, and say which of its jobs are running.
--- KEYS  1 leases · 2 lease hash · 3 cancelled · 4 counters
+-- KEYS  1 leases · 2 lease hash · 3 cancelled
 -- ARGV  1 owner · 2 lease (s) · 3 cancellations after (s since the epoch) · 4 record prefix · 5 record TTL (s) · 6 queue
 --       then per running job: field · id
 -- Reply {server time, 1 if the lease still stands, {cancelled ids}}
+-- A server without memory refuses only a script's first write, so the first takes none: work in hand is always ended.
+redis.call('DEL', 'pipemill:none')
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local stands = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0

@@ -3,11 +3,14 @@
 -- KEYS  1 lease hash · 2 inbox · 3 leases · 4 sequence · 5 delayed · 6 counters · 7 cancelled
 --       8.. the queue's lists, most urgent first
 -- ARGV  1 owner · 2 lease (s) · 3 n · 4 cancellations after (s since the epoch) · 5 the lists' steps, comma-separated
+--       6 jobs that the owner's process holds from other queues
 -- Reply {server time, 1 if the lease stood until now, 1 if a redelivered job waits for the lease to be empty,
 --        {cancelled ids}, {field, message, ...}}
+-- A server without memory refuses only a script's first write, so the first takes none: work in hand is always ended.
+redis.call('DEL', 'pipemill:none')
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
-local n, held = tonumber(ARGV[3]), redis.call('HLEN', KEYS[1])
+local n, held = tonumber(ARGV[3]), redis.call('HLEN', KEYS[1]) + ARGV[6]
 local steps = {}
 for step in string.gmatch(ARGV[5], '%d+') do steps[#steps + 1] = step end
 
@@ -22,7 +25,10 @@ for i = #due, 1, -1 do
   redis.call('ZREM', KEYS[5], due[i])
 end
 
--- Leased first, removed from the list second: a server that is out of memory refuses the first, and nothing is lost.
+-- A sequence that starts at the clock never repeats, even when the server has lost its data.
+if redis.call('EXISTS', KEYS[4]) == 0 then redis.call('SET', KEYS[4], clock[1] .. '000000') end
+
+-- Leased first, removed from the list second: a script that stops half-way loses nothing.
 local jobs, waiting, full = {}, 0, false
 local function lease(source, step)
   local room = n - #jobs / 2
@@ -51,6 +57,15 @@ local function lease(source, step)
     jobs[#jobs + 1] = fresh[i]
   end
   redis.call('LTRIM', source, 0, -#fresh - 1)
+end
+
+-- With empty hands, a redelivered job comes first: it would wait for ever behind a steady trickle of others.
+local function suspect(source)
+  return held == 0 and string.byte(redis.call('LINDEX', source, -1) or '', 1) == 1
+end
+if suspect(KEYS[2]) then lease(KEYS[2], steps[1]) end
+for k = 1, #steps do
+  if suspect(KEYS[7 + k]) then lease(KEYS[7 + k], steps[k]) end
 end
 
 lease(KEYS[2], steps[1])
