@@ -6,11 +6,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipemill_worker.policy.backoff import LONGEST_SECONDS, backoff_seconds
 from pipemill_worker.policy.batching import BatchLimits, compose
+
+#: A loaded machine is no failure: examples may take their time.
+patient = settings(deadline=None)
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ def test_no_group_runs_alone() -> None:
     assert compose([Waiting(), Waiting(group=None), Waiting()], BOUNDLESS) == [0, 2]
 
 
+@patient
 @given(ITEMS, LIMITS)
 def test_a_batch_keeps_all_rules(items: list[Waiting], bounds: BatchLimits) -> None:
     """Whatever waits: the head is in, indices are real and unique, one group, and the bounds hold or it runs alone."""
@@ -134,6 +138,7 @@ def test_a_batch_keeps_all_rules(items: list[Waiting], bounds: BatchLimits) -> N
     assert len(batch) * largest**2 <= bounds.max_amplification * sum(item.cost**2 for item in batch)
 
 
+@patient
 @given(ITEMS, st.integers(1, 10))
 def test_the_nearest_join(items: list[Waiting], most: int) -> None:
     """If only the number of items is bounded, those that join are the nearest in cost, older ones among equals."""
@@ -145,6 +150,7 @@ def test_the_nearest_join(items: list[Waiting], most: int) -> None:
         assert chosen[1:] == like[: most - 1]
 
 
+@patient
 @given(ITEMS, LIMITS)
 def test_nothing_starves(items: list[Waiting], bounds: BatchLimits) -> None:
     """Batch after batch, everything runs exactly once."""
@@ -161,6 +167,7 @@ def test_the_first_waits_double() -> None:
     assert [backoff_seconds(attempt) for attempt in (1, 2, 3, 4)] == pytest.approx([0.1, 0.2, 0.4, 0.8])
 
 
+@patient
 @given(st.integers(1, 10**9))
 def test_waits_are_bounded(attempt: int) -> None:
     """However often it failed, the wait is above nothing, at most two seconds, and no shorter than the one before."""
