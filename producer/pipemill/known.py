@@ -11,7 +11,7 @@ from pipemill.store.base import QueueInfo, QueueReport
 from pipemill.store.wire import total_rate
 
 if TYPE_CHECKING:
-    from pipemill.catalogue import Catalogue
+    from pipemill.catalogue import Catalogue, QueueSettings
 
 T = TypeVar("T")
 
@@ -87,14 +87,7 @@ class KnownQueues:
         settings = self._catalogue.queues.get(queue)
         if settings is None:
             return None
-        return QueueInfo(
-            name=queue,
-            task=settings.task,
-            model=settings.model or "",
-            max_depth=settings.limits.max_depth,
-            max_input_bytes=settings.limits.max_input_bytes,
-            result_ttl_seconds=settings.result_ttl_seconds,
-        )
+        return queue_info(queue, settings)
 
     def rate(self, queue: str) -> float | None:
         """Jobs a second that the queue's workers end, as far as it was remembered lately."""
@@ -104,3 +97,15 @@ class KnownQueues:
         """Keep the rates of all queues."""
         for report in reports:
             self._rates.put(report.info.name, total_rate(report.lanes))
+
+
+def queue_info(name: str, settings: QueueSettings) -> QueueInfo:
+    """What a queue of a catalogue announces of itself."""
+    return QueueInfo(
+        name=name,
+        task=settings.task,
+        model=settings.model or "",
+        max_depth=settings.limits.max_depth,
+        max_input_bytes=settings.limits.max_input_bytes,
+        result_ttl_seconds=settings.result_ttl_seconds,
+    )

@@ -68,6 +68,22 @@ def encode_arguments(inputs: Any, parameters: dict[str, Any]) -> bytes:
     return encoded
 
 
+#: The headers that are the same for every job of ours.
+_HEADERS: Final[dict[str, Any]] = {
+    "lang": "py",
+    "task": TASK_NAME,
+    "shadow": None,
+    "group": None,
+    "group_index": None,
+    "retries": 0,
+    "timelimit": (None, None),
+    "parent_id": None,
+    "argsrepr": "",
+    "kwargsrepr": "",
+    "origin": "pipemill",
+}
+
+
 def encode_message(  # noqa: PLR0913  # each is a field of the message
     job_id: str,
     queue: str,
@@ -82,21 +98,11 @@ def encode_message(  # noqa: PLR0913  # each is a field of the message
     """Write a job as kombu's Redis transport stores a Celery message (protocol 2)."""
     body = b'[[null],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]' if by_reference else arguments
     headers: dict[str, Any] = {
-        "lang": "py",
-        "task": TASK_NAME,
+        **_HEADERS,
         "id": job_id,
-        "shadow": None,
+        "root_id": job_id,
         "eta": _iso(eta),
         "expires": _iso(expires),
-        "group": None,
-        "group_index": None,
-        "retries": 0,
-        "timelimit": (None, None),
-        "root_id": job_id,
-        "parent_id": None,
-        "argsrepr": "",
-        "kwargsrepr": "",
-        "origin": "pipemill",
         "ignore_result": ignore_result,
     }
     if by_reference:

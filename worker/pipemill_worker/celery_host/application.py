@@ -37,7 +37,7 @@ def install(app: Celery, host: Host) -> Celery:
     from pipemill_worker.celery_host import control  # noqa: F401, PLC0415  # registers the remote control commands
 
     app.steps["worker"].add(type("Lanes", (Lanes,), {"host": host}))
-    app.task(name=TASK_NAME, bind=False)(_not_served)
+    app.task(name=TASK_NAME, shared=False)(_not_served)
     return app
 
 

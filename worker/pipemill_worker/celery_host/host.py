@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from pipemill.catalogue import Catalogue, QueueSettings, load_catalogue
-from pipemill.store.base import QueueInfo
+from pipemill.known import queue_info
 from pipemill.store.jobs import RedisJobStore
 from pipemill_worker.engine import Engine, EngineSettings, Hooks, Lane
 from pipemill_worker.pipelines import load_runner
@@ -90,18 +90,6 @@ class Host:
 
     def _threads(self) -> int:
         return self.catalogue.worker.torch_threads or len(os.sched_getaffinity(0))
-
-
-def queue_info(name: str, queue: QueueSettings) -> QueueInfo:
-    """What a queue announces of itself."""
-    return QueueInfo(
-        name=name,
-        task=queue.task,
-        model=queue.model or "",
-        max_depth=queue.limits.max_depth,
-        max_input_bytes=queue.limits.max_input_bytes,
-        result_ttl_seconds=queue.result_ttl_seconds,
-    )
 
 
 def batch_limits(queue: QueueSettings, device: str) -> BatchLimits:
