@@ -85,7 +85,7 @@ def through_an_ordinary_task() -> Any:
 def broken_chain() -> Any:
     """A chain whose first member fails."""
     last = chain(infer(17, queue="text-classification"), infer(), infer()).apply_async()
-    return [failure(result) for result in (last.parent.parent, last.parent, last)]
+    return [failure(AsyncResult(member.id, app=app)) for member in (last.parent.parent, last.parent, last)]
 
 
 def in_chord() -> Any:

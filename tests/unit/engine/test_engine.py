@@ -381,11 +381,11 @@ def test_a_paused_lane_with_a_suspect_keeps_no_other_waiting(rig: Rig) -> None:
     """Others take turns with a suspect only while its lane takes jobs at all."""
     other = rig.lane(Runner(), name="other")
     rig.producer.declare(other.info)
+    (suspect,) = rig.put("suspect")
+    _kill_while_holding(rig, 1)
     lane = rig.lane()
+    lane.paused = True
     with rig.running(lane, other) as engine:
-        engine.pause(QUEUE)
-        (suspect,) = rig.put("suspect")
-        _kill_while_holding(rig, 1)
         assert rig.answers(rig.put("hello", queue="other")) == ["HELLO"]
         engine.resume(QUEUE)
         assert rig.answers([suspect]) == ["SUSPECT"]
