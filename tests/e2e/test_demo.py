@@ -81,7 +81,9 @@ def test_the_demo_is_kept_until_it_is_told_to_stop(serve: Serve) -> None:
 def test_a_demo_that_is_broken_off_cleans_up(how: signal.Signals, serve: Serve) -> None:
     """Ctrl-C or SIGTERM while the models are being loaded leaves nothing behind either."""
     demo = Demo(serve)
-    demo.process.until(lambda: len(demo.process.family()) >= 3, "the demo, its broker and its worker run")
+    logs = demo.temporary.glob
+    demo.process.until(lambda: any(log.stat().st_size for log in logs("pipemill-worker-*")), "the worker is starting")
+    assert len(demo.process.family()) >= 3
     assert demo.process.stop(how) != 0
     demo.assert_nothing_left()
 

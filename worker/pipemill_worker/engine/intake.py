@@ -27,6 +27,8 @@ class Intake:
     def __init__(self, lane: Lane, wiring: Wiring):
         self._lane = lane
         self._wiring = wiring
+        #: The last take left nothing behind: wait for something to come before the next.
+        self._drained = False
 
     def run(self) -> None:
         """Lease jobs whenever there is room, until the engine stops."""
@@ -37,18 +39,19 @@ class Intake:
                 self._wiring.retrying(self._step, f"queue {lane.name}: take", stopping)
 
     def _step(self) -> None:
-        """Take what is there, or wait a little for something to come."""
+        """Take what is there, once something is there or a little time has passed."""
         lane = self._lane
-        took = self._take(lane.room())
+        came = self._drained and lane.store.wait(IDLE_SECONDS)
+        # What came within reach is ours, even if the lane was paused meanwhile.
+        room = max(lane.room(), int(came))
+        took = self._take(room)
+        self._drained = took is not None and took < min(room, lane.limits.max_items)
         if took is None:
             # A job that was delivered before is held, or its turn is next.
             self._wiring.stopping.wait(SUSPECT_SECONDS)
-        elif not took and lane.store.wait(IDLE_SECONDS):
-            # What came within reach is ours now, even if the lane was paused meanwhile.
-            self._take(max(lane.room(), 1))
 
-    def _take(self, n: int) -> bool | None:
-        """Take up to ``n`` jobs and pass them on; whether there were any, None if it isn't this lane's turn."""
+    def _take(self, n: int) -> int | None:
+        """Take up to ``n`` jobs and pass them on; how many there were, None if it isn't this lane's turn."""
         lane, gate = self._lane, self._wiring.gate
         with gate.taking:
             if not gate.may_take(lane):
@@ -64,7 +67,7 @@ class Intake:
             announce = partial(lane.store.announce, lane.info)
             self._wiring.retrying(announce, f"queue {lane.name}: announce", self._wiring.stopping)
         self._pass_on(works, ends)
-        return None if taken.blocked and not works else bool(works)
+        return None if taken.blocked else len(works)
 
     def _read_all(self, taken: Taken) -> tuple[list[Work], list[End]]:
         lane = self._lane
