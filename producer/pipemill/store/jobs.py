@@ -157,17 +157,19 @@ class RedisJobStore:
         if not fields:
             return 0
         with translated(self.url):
-            released: int = script("release").run(
-                self._client, self._release_keys(), [*self._release_args("some"), *fields]
-            )
+            released = self._give_back(self.owner, "some", fields)
         self._held.difference_update(fields)
         return released
 
-    def _release_keys(self) -> list[str]:
-        return [self._hash, self._inbox, names.LEASES_KEY, names.counters_key(self.queue), *self._lists]
-
-    def _release_args(self, which: str) -> list[str]:
-        return [self.owner, wire.STEPS, which, names.record_key(""), self.queue]
+    def _give_back(self, owner: str, which: str, fields: Sequence[str] = ()) -> int:
+        """Run ``release.lua`` on an owner's jobs, whose queue need not be ours."""
+        queue = names.owner_queue(owner)
+        keys = [names.lease_key(owner), names.inbox_key(owner), names.LEASES_KEY, names.counters_key(queue)]
+        arguments = [owner, wire.STEPS, which, names.record_key(""), queue, *fields]
+        released: int = script("release").run(self._client, [*keys, *names.list_keys(queue)], arguments)
+        if which != "some":
+            self._client.hdel(names.lanes_key(queue), owner)
+        return released
 
     def renew(self, running: Mapping[str, str]) -> Renewal:
         """Extend the lease if it still stands, and mark running jobs."""
@@ -188,16 +190,8 @@ class RedisJobStore:
             now = seconds + micros / 1e6
             expired = self._client.zrangebyscore(names.LEASES_KEY, "-inf", now, start=0, num=REAP_AT_MOST)
             for member in expired:
-                reaped += max(self._reap_owner(str(member, "utf-8")), 0)
+                reaped += max(self._give_back(str(member, "utf-8"), "expired"), 0)
         return reaped
-
-    def _reap_owner(self, owner: str) -> int:
-        queue = names.owner_queue(owner)
-        keys = [names.LEASES_KEY, names.lease_key(owner), names.inbox_key(owner), names.counters_key(queue)]
-        arguments = [owner, wire.STEPS, names.record_key(""), queue]
-        count: int = script("reap").run(self._client, [*keys, *names.list_keys(queue)], arguments)
-        self._client.hdel(names.lanes_key(queue), owner)
-        return count
 
     def report(self, facts: Mapping[str, Any]) -> None:
         """Publish facts about this lane."""
@@ -208,9 +202,7 @@ class RedisJobStore:
         """Give everything back and end the lease, for good."""
         self._closed = True
         with translated(self.url):
-            arguments = self._release_args("blamed" if blame else "all")
-            released: int = script("release").run(self._client, self._release_keys(), arguments)
-            self._client.hdel(names.lanes_key(self.queue), self.owner)
+            released = self._give_back(self.owner, "blamed" if blame else "all")
         self._held.clear()
         self._client.close()
         return released

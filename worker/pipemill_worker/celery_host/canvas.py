@@ -114,7 +114,7 @@ class Canvas:
         A header whose members have canvases of their own is joined by waiting for their results, which this very thread
         would have to store: such a chord is failed instead.
         """
-        if GroupResult.restore(request.group, app=self._app) is None:
+        if not request.group or GroupResult.restore(request.group, app=self._app) is None:
             self._app.backend.on_chord_part_return(request, state, value)
             return
         text = "a chord over chains that contain groups or chords can't be counted here: make its header a flat group"

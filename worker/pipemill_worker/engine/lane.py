@@ -90,11 +90,6 @@ class Lane:
         with self.changed:
             return self.changed.wait_for(lambda: self.room() >= least, timeout)
 
-    def wait_until_empty(self, timeout: float) -> bool:
-        """Wait until no job is held."""
-        with self.changed:
-            return self.changed.wait_for(lambda: not self.held, timeout)
-
     def hold(self, works: Iterable[Work]) -> None:
         """Take jobs in hand."""
         with self.changed:

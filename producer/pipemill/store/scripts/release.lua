@@ -1,11 +1,19 @@
--- Give jobs back to the head of their lists, in the order they were taken; their delivery count stays, unless they are
--- blamed for the end of their owner.
+-- Give jobs back to the head of their lists, in the order they were taken; their delivery count stays, unless their owner
+-- died with them.
 -- KEYS  1 lease hash · 2 inbox · 3 leases · 4 counters · 5.. the queue's lists, most urgent first
--- ARGV  1 owner · 2 the lists' steps, comma-separated · 3 'some', or 'all' to end the lease, or 'blamed' for all of them
---       with the delivery count raised · 4 record prefix · 5 queue · 6.. fields (with 'some')
--- Reply the number of jobs given back.
+-- ARGV  1 owner · 2 the lists' steps, comma-separated
+--       3 'some': the fields given · 'all': all, and the lease ends · 'blamed': the same, delivery counts raised
+--         'expired': the same, if the lease has run out
+--       4 record prefix · 5 queue · 6.. fields
+-- Reply the number of jobs given back, or -1 if the lease should have run out and hasn't.
 -- A server without memory refuses only a script's first write, so the first takes none: work in hand is always ended.
 redis.call('DEL', 'pipemill:none')
+local which = ARGV[3]
+if which == 'expired' then
+  local clock = redis.call('TIME')
+  local deadline = redis.call('ZSCORE', KEYS[3], ARGV[1])
+  if not deadline or tonumber(deadline) > clock[1] + clock[2] / 1000000 then return -1 end
+end
 local lists, k = {}, 5
 for step in string.gmatch(ARGV[2], '%d+') do
   lists[step] = KEYS[k]
@@ -20,7 +28,7 @@ local function note_waiting(message)
   end
 end
 
-local fields, all = {}, ARGV[3] ~= 'some'
+local fields, all = {}, which ~= 'some'
 if all then
   fields = redis.call('HKEYS', KEYS[1])
 else
@@ -40,7 +48,7 @@ for _, field in ipairs(fields) do
   local message = redis.call('HGET', KEYS[1], field)
   if message then
     note_waiting(message)
-    if ARGV[3] == 'blamed' then
+    if which == 'blamed' or which == 'expired' then
       local count, raw = string.match(message, '^\1(%d+)\2(.*)$')
       message = string.char(1) .. ((tonumber(count) or 0) + 1) .. string.char(2) .. (raw or message)
     end
@@ -50,5 +58,6 @@ for _, field in ipairs(fields) do
   end
 end
 if taken > 0 then redis.call('HINCRBY', KEYS[4], 'taken', -taken) end
+if taken > 0 and which == 'expired' then redis.call('HINCRBY', KEYS[4], 'redelivered', taken) end
 if all then redis.call('ZREM', KEYS[3], ARGV[1]) end
 return released + taken
