@@ -1,8 +1,10 @@
 """Hugging Face pipelines behind a durable queue: the producer side."""
 
-from pipemill.aio import AsyncClient, AsyncJob
-from pipemill.client import Client, Job
+from pipemill.aio import AsyncClient
+from pipemill.client import Client
 from pipemill.errors import (
+    BlobMissing,
+    BlobStoreError,
     BrokerError,
     BrokerRefused,
     BrokerUnavailable,
@@ -18,9 +20,11 @@ from pipemill.errors import (
     JobExpired,
     JobFailed,
     MalformedJob,
+    MediaUnreadable,
     MissingExtra,
     ModelLoadError,
     NotSerialisable,
+    ParameterRefused,
     PayloadMissing,
     PayloadTooLarge,
     PipemillError,
@@ -31,7 +35,9 @@ from pipemill.errors import (
     UnknownJob,
     UnknownQueue,
 )
+from pipemill.handles import AsyncJob, Job
 from pipemill.jobs import JobOptions
+from pipemill.media import Array, Audio, Image, Video
 from pipemill.protocol import JobStatus, Result
 from pipemill.replies import JobInfo
 from pipemill.store.base import QueueInfo, QueueReport
@@ -39,8 +45,12 @@ from pipemill.store.base import QueueInfo, QueueReport
 __version__ = "0.1.0"
 
 __all__ = [
+    "Array",
     "AsyncClient",
     "AsyncJob",
+    "Audio",
+    "BlobMissing",
+    "BlobStoreError",
     "BrokerError",
     "BrokerRefused",
     "BrokerUnavailable",
@@ -48,6 +58,7 @@ __all__ = [
     "Client",
     "ConfigurationError",
     "DeliveryLimitReached",
+    "Image",
     "InferenceFailed",
     "InputTooLong",
     "InvalidInput",
@@ -61,9 +72,11 @@ __all__ = [
     "JobOptions",
     "JobStatus",
     "MalformedJob",
+    "MediaUnreadable",
     "MissingExtra",
     "ModelLoadError",
     "NotSerialisable",
+    "ParameterRefused",
     "PayloadMissing",
     "PayloadTooLarge",
     "PipemillError",
@@ -76,5 +89,6 @@ __all__ = [
     "SubmitError",
     "UnknownJob",
     "UnknownQueue",
+    "Video",
     "__version__",
 ]

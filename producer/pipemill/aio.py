@@ -6,72 +6,48 @@ import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from pipemill import bulk, jobs, replies
-from pipemill.errors import BrokerUnavailable, UnknownQueue
+from pipemill.errors import BrokerUnavailable, PipemillError, ResultTimeout, UnknownQueue
+from pipemill.handles import AsyncJob
 from pipemill.jobs import JobOptions
 from pipemill.known import KnownQueues, broker_url
+from pipemill.loop import in_thread, sleep
 from pipemill.protocol import JobStatus, Result, encode_arguments, names
 from pipemill.replies import JobInfo
 from pipemill.store.base import Accepted, AsyncQueueStore, QueueInfo, QueueReport, Standing, Submission
+from pipemill.transit import Laden, Transit, encode_plain, refuse_media
 
+__all__ = ["AsyncClient", "AsyncJob"]
 
-class AsyncJob:
-    """A handle on an accepted job; handles of the same job are equal."""
-
-    __slots__ = ("_client", "id", "queue")
-
-    def __init__(self, client: AsyncClient, job_id: str, queue: str | None = None):
-        self._client = client
-        #: Its name, the same for every Celery client.
-        self.id = job_id
-        #: The queue it was submitted to; None for a handle made from an id alone.
-        self.queue = queue
-
-    async def status(self) -> JobStatus:
-        """Where it stands."""
-        return await self._client.status(self.id)
-
-    async def describe(self) -> JobInfo:
-        """Where it stands, with its position and an estimate while it is queued."""
-        return await self._client.describe(self.id)
-
-    async def result(self, timeout: float | None = None) -> Any:
-        """Wait for its answer and return it; see ``AsyncClient.result``."""
-        return await self._client.result(self.id, timeout)
-
-    async def cancel(self) -> bool:
-        """End it as cancelled; see ``AsyncClient.cancel``."""
-        return await self._client.cancel(self.id)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, AsyncJob) and other.id == self.id
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
-    def __repr__(self) -> str:
-        return f"AsyncJob(id={self.id!r}, queue={self.queue!r})"
+T = TypeVar("T")
 
 
 class AsyncClient:
     """Enqueues jobs and looks up their results. For one event loop; close it, or use ``async with``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is an option of the client
         self,
         broker: str | None = None,
         *,
         catalogue: str | os.PathLike[str] | None = None,
         store: AsyncQueueStore | None = None,
+        blobs: str | None = None,
+        decode: bool = True,
+        check_parameters: bool = True,
     ):
         """Connect to ``broker``, else to PIPEMILL_BROKER, else to the catalogue's, else to localhost.
 
         With a catalogue, queues that it names are accepted before any worker of theirs ever ran. A ``store`` takes
-        the broker's place.
+        the broker's place. ``blobs`` is where large media travel, a URL of fsspec such as ``s3://bucket/prefix``; else
+        the catalogue says it, else they travel through the broker. Answers come with their media as objects, unless
+        ``decode`` is false. Parameters are checked before anything is sent, unless ``check_parameters`` is false.
         """
         self._known = KnownQueues(catalogue)
         self._store = _open_store(broker, catalogue) if store is None else store
+        self._transit = Transit(self._known, blobs, decodes=decode)
+        self._checks_parameters = check_parameters
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,7 +83,8 @@ class AsyncClient:
         Raises
         ------
         SubmitError
-            When the job isn't accepted: the queue is unknown or full, or the inputs are too large or no JSON.
+            When the job isn't accepted: the queue is unknown or full, a parameter is wrong, or the inputs are too
+            large or neither JSON nor media.
         BrokerError
             When the broker can't be reached (then nobody knows whether it was accepted) or refuses.
         ValueError
@@ -120,7 +97,8 @@ class AsyncClient:
         )
         key = "" if idempotency_key is None else jobs.check_id("idempotency_key", idempotency_key)
         name = jobs.new_id() if job_id is None else jobs.check_id("job_id", job_id)
-        arguments = encode_arguments(inputs, jobs.check_parameters(parameters))
+        given = await self._check_parameters(queue, parameters)
+        arguments = await self._encode(encode_arguments, inputs, given, terms.eta)
         await self._check_sizes(queue, (arguments,))
         accepted = await self._enqueue(queue, (jobs.submission(queue, name, arguments, terms, key),))
         if not accepted.job_ids:
@@ -157,7 +135,8 @@ class AsyncClient:
         terms = jobs.check_options(
             priority=priority, countdown=countdown, eta=eta, expires=expires, ignore_result=ignore_result
         )
-        encoded = jobs.encode_many(jobs.check_many(inputs), jobs.check_parameters(parameters))
+        given = await self._check_parameters(queue, parameters)
+        encoded = await self._encode(jobs.encode_many, list(jobs.check_many(inputs)), given, terms.eta)
         await self._check_sizes(queue, encoded)
         submissions = jobs.submissions(queue, encoded, terms, idempotency_keys)
         accepted_ids: list[str] = []
@@ -202,28 +181,32 @@ class AsyncClient:
 
         Raises
         ------
-        JobError, NotSerialisable, PayloadTooLarge, UnknownJob
+        JobError, NotSerialisable, PayloadTooLarge, UnknownJob, BlobMissing, MediaUnreadable
             At the place of the input at fault; with ``return_errors`` they are yielded there instead.
         ResultTimeout
             When an answer takes longer than ``timeout``.
-        UnknownQueue, BrokerError, ValueError
+        UnknownQueue, ParameterRefused, BrokerError, ValueError
             As ``submit``.
 
         """
-        state = bulk.Bulk(queue, inputs, parameters, options, window=window, timeout=timeout, on_progress=on_progress)
+        write = encode_plain
+        state = bulk.Bulk(
+            queue, inputs, parameters, options, write, window=window, timeout=timeout, on_progress=on_progress
+        )
         return self._map(state, return_errors=return_errors)
 
     async def _map(self, state: bulk.Bulk, *, return_errors: bool) -> AsyncGenerator[Any, None]:
+        await self._check_parameters(state.queue, state.parameters)
         state.info = await self._info(state.queue)
         state.expect()
         try:
             while not state.over:
                 pause = await self._advance(state)
                 if state.ready:
-                    yield state.give(return_errors=return_errors)
+                    yield await self._answer(state, return_errors=return_errors)
                     state.expect()
                 elif not state.over:
-                    await _sleep(pause)
+                    await sleep(pause)
         finally:
             for job_id in state.outstanding:
                 await self._store.cancel(job_id)
@@ -231,7 +214,7 @@ class AsyncClient:
     async def _advance(self, state: bulk.Bulk) -> float:
         """Send what is to be sent, and look for answers if the next one isn't there; how long to pause, in seconds."""
         try:
-            while waiting := state.to_send():
+            while waiting := await self._to_send(state):
                 state.note_sent(await self._enqueue(state.queue, waiting))
             if state.ready:
                 return 0.0
@@ -239,6 +222,29 @@ class AsyncClient:
             return state.note_found(job_ids, await self._store.standings(job_ids))
         except BrokerUnavailable as error:
             return state.note_away(error)
+
+    async def _to_send(self, state: bulk.Bulk) -> list[Submission]:
+        waiting = state.to_send()
+        if not state.laden:
+            return waiting
+        await in_thread(state.load, self._transit.encode)
+        return state.to_send()
+
+    async def _answer(self, state: bulk.Bulk, *, return_errors: bool) -> Any:
+        try:
+            return (await self._decoded_for(state, state.give())).get()
+        except PipemillError as error:
+            if return_errors and not isinstance(error, BrokerUnavailable | ResultTimeout):
+                return error
+            raise
+
+    async def _decoded_for(self, state: bulk.Bulk, result: Result) -> Result:
+        """Decode an answer; a broker that restarts is waited for."""
+        while True:
+            try:
+                return await self._decoded(result)
+            except BrokerUnavailable as error:
+                await sleep(state.note_away(error))
 
     def job(self, job_id: str) -> AsyncJob:
         """Return a handle on a job submitted before, here or elsewhere; nothing is asked of the broker."""
@@ -266,6 +272,8 @@ class AsyncClient:
             When it hasn't ended in time; it goes on.
         UnknownJob
             When there is no trace of it.
+        BlobMissing, MediaUnreadable
+            When media of the answer are gone, or broken.
         BrokerError
             When the broker can't be reached or refuses.
 
@@ -277,7 +285,7 @@ class AsyncClient:
             if deadline.left() <= 0:
                 raise replies.result_timeout(job_id, standing, timeout)
             standing = await self._store.wait(job_id, deadline.next_wait())
-        return end.get()
+        return (await self._decoded(end)).get()
 
     async def results(self, job_ids: Iterable[str | AsyncJob], timeout: float | None = None) -> list[Result]:
         """Wait until all of these jobs ended and return how each did, in order; no JobError is raised.
@@ -288,6 +296,8 @@ class AsyncClient:
             When not all have ended in ``timeout`` seconds.
         UnknownJob
             When there is no trace of one of them.
+        BlobMissing, MediaUnreadable
+            When media of an answer are gone, or broken.
         BrokerError
             When the broker can't be reached or refuses.
 
@@ -299,8 +309,8 @@ class AsyncClient:
             if not found and deadline.left() <= 0:
                 raise replies.results_timeout(len(gathering.open), len(wanted), timeout)
             if found < len(looked_for):
-                await _sleep(min(gathering.pace.after(found=found > 0), max(deadline.left(), 0.0)))
-        return gathering.results(wanted)
+                await sleep(min(gathering.pace.after(found=found > 0), max(deadline.left(), 0.0)))
+        return [await self._decoded(result) for result in gathering.results(wanted)]
 
     async def cancel(self, job_id: str) -> bool:
         """End a job as cancelled; False if it had ended. A worker that is at it drops it or its answer.
@@ -325,6 +335,18 @@ class AsyncClient:
     async def _look(self, job_id: str) -> Standing:
         return (await self._store.standings((job_id,)))[0] if jobs.is_id(job_id) else Standing()
 
+    async def _encode(self, encode: Callable[..., T], inputs: Any, parameters: dict[str, Any], eta: float | None) -> T:
+        """Encode here what is JSON, and in a thread what holds media: they may take long."""
+        try:
+            return encode(inputs, parameters, refuse_media)
+        except Laden:
+            return await in_thread(encode, inputs, parameters, self._transit.hook(eta))
+
+    async def _decoded(self, result: Result) -> Result:
+        if not self._transit.decodes(result):
+            return result
+        return await in_thread(self._transit.decode, result, self._store)
+
     async def _enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted:
         accepted = await self._store.enqueue(queue, submissions)
         if accepted is None and await self._declare(queue):
@@ -343,6 +365,13 @@ class AsyncClient:
     async def _unknown(self, queue: str) -> UnknownQueue:
         known = [report.info.name for report in await self._store.reports()]
         return replies.unknown_queue(queue, known, has_catalogue=self._known.has_catalogue)
+
+    async def _check_parameters(self, queue: str, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return parameters as a dict; what the queue's task doesn't take is refused."""
+        given = jobs.check_parameters(parameters)
+        if given and self._checks_parameters:
+            jobs.check_task_takes(await self._info(queue), given)
+        return given
 
     async def _check_sizes(self, queue: str, encoded: Sequence[bytes]) -> None:
         """Refuse what is too large; only what is large at all is worth a look at the limit."""
@@ -367,9 +396,3 @@ def _open_store(broker: str | None, catalogue: str | os.PathLike[str] | None) ->
     from pipemill.store.aio_queues import AsyncRedisQueueStore  # noqa: PLC0415  # it brings redis
 
     return AsyncRedisQueueStore(broker_url(broker, catalogue))
-
-
-async def _sleep(seconds: float) -> None:
-    import asyncio  # noqa: PLC0415  # whoever awaits has it; blocking producers needn't pay for it
-
-    await asyncio.sleep(seconds)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from pipemill.errors import BrokerUnavailable, PipemillError, ResultTimeout, SubmitError, UnknownJob
+from pipemill.errors import BrokerUnavailable, PipemillError, ResultTimeout, UnknownJob
 from pipemill.jobs import (
     CHUNK,
     JobOptions,
+    Terms,
     check_many,
     check_options,
     check_parameters,
@@ -21,9 +22,13 @@ from pipemill.jobs import (
     new_id,
     submission,
 )
-from pipemill.protocol import Result, encode_arguments
+from pipemill.protocol import Result
 from pipemill.replies import Deadline, ended, retry_after, unknown_job
 from pipemill.store.base import Accepted, QueueInfo, Standing, Submission
+from pipemill.transit import Laden
+
+#: Writes the inputs and parameters of a job, and is told when it may start: ``Transit.encode``.
+Encode = Callable[[Any, dict[str, Any], float | None], bytes]
 
 #: Most jobs looked for by one call, the oldest first: enough to hear of whole batches, few enough to be cheap.
 LOOK_AT_MOST: Final = 128
@@ -109,6 +114,7 @@ class Bulk:
         inputs: Iterable[Any],
         parameters: Mapping[str, Any] | None,
         options: JobOptions,
+        encode: Encode,
         *,
         window: int,
         timeout: float | None,
@@ -121,8 +127,10 @@ class Bulk:
         #: What the queue announced of itself; set before the first inputs are drawn.
         self.info: QueueInfo | None = None
         self._source = iter(check_many(inputs))
-        self._parameters = check_parameters(parameters)
+        #: What all inputs share, as it stands when they are drawn.
+        self.parameters = check_parameters(parameters)
         self._options = options
+        self._encode = encode
         self._window = window
         self._step = min(CHUNK, max(window // 2, 1))
         self._timeout = timeout
@@ -132,6 +140,8 @@ class Bulk:
         #: Ids in the order of the inputs, until their answers are given.
         self._order: deque[str] = deque()
         self._unsent: list[Submission] = []
+        #: Jobs that take long to encode: id, inputs and parameters of each.
+        self._laden: list[tuple[str, Any, dict[str, Any]]] = []
         self._room_at = 0.0
         self._jobs = Gathering()
         self._drawn = self._given = self._told = 0
@@ -160,26 +170,47 @@ class Bulk:
         """The jobs to send now; those a full queue refused come first, when it may have room."""
         if time.monotonic() < self._room_at:
             return []
-        while not self._unsent and not self._drained and self._window - len(self._order) >= self._step:
+        while (
+            not self._unsent and not self.laden and not self._drained and self._window - len(self._order) >= self._step
+        ):
             self._draw()
         return self._unsent
 
+    @property
+    def laden(self) -> bool:
+        """Whether jobs wait to be encoded by ``load``."""
+        return bool(self._laden)
+
+    def load(self, encode: Encode) -> None:
+        """Encode the jobs that take long; on an event loop, another thread's work."""
+        terms = check_options(**self._options)
+        waiting, self._laden = self._laden, []
+        for job_id, inputs, parameters in waiting:
+            self._write(job_id, terms, inputs, parameters, encode)
+
     def _draw(self) -> None:
-        """Encode some inputs; one that can't be sent fails alone, at its place."""
+        """Encode some inputs."""
         terms = check_options(**self._options)
         for inputs in islice(self._source, self._step):
             job_id = new_id()
-            try:
-                arguments = encode_arguments(inputs, self._parameters)
-                if self.info is not None:
-                    check_size(arguments, self.info)
-                self._unsent.append(submission(self.queue, job_id, arguments, terms))
-            except SubmitError as error:
-                self._jobs.ended[job_id] = error
             self._order.append(job_id)
+            try:
+                self._write(job_id, terms, inputs, self.parameters, self._encode)
+            except Laden:
+                self._laden.append((job_id, inputs, dict(self.parameters)))
         drawn = len(self._order) + self._given
         self._drained = drawn - self._drawn < self._step
         self._drawn = drawn
+
+    def _write(self, job_id: str, terms: Terms, inputs: Any, parameters: dict[str, Any], encode: Encode) -> None:
+        """Encode a job; one that can't be sent fails alone, at its place."""
+        try:
+            arguments = encode(inputs, parameters, terms.eta)
+            if self.info is not None:
+                check_size(arguments, self.info)
+            self._unsent.append(submission(self.queue, job_id, arguments, terms))
+        except PipemillError as error:
+            self._jobs.ended[job_id] = error
 
     def note_sent(self, accepted: Accepted) -> None:
         """Take in what became of the jobs last sent."""
@@ -226,14 +257,11 @@ class Bulk:
             self._told = ended_jobs
             self._on_progress(ended_jobs, self._drawn)
 
-    def give(self, *, return_errors: bool) -> Any:
-        """The next answer; an error is raised, or returned if that is wanted."""
+    def give(self) -> Result:
+        """How the next job ended; what came instead is raised."""
         self._tell()
         outcome = self._jobs.ended.pop(self._order.popleft())
         self._given += 1
-        if isinstance(outcome, Result) and outcome.error is None:
-            return outcome.value
-        error = outcome.error if isinstance(outcome, Result) else outcome
-        if return_errors or error is None:
-            return error
-        raise error
+        if isinstance(outcome, PipemillError):
+            raise outcome
+        return outcome

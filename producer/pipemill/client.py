@@ -10,69 +10,42 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from pipemill import bulk, jobs, replies
-from pipemill.errors import BrokerUnavailable, UnknownQueue
+from pipemill.errors import BrokerUnavailable, PipemillError, ResultTimeout, UnknownQueue
+from pipemill.handles import Job
 from pipemill.jobs import JobOptions
 from pipemill.known import KnownQueues, broker_url
-from pipemill.protocol import JobStatus, Result, encode_arguments, names
+from pipemill.protocol import JobStatus, Result, names
 from pipemill.replies import JobInfo
 from pipemill.store.base import Accepted, QueueInfo, QueueReport, QueueStore, Standing, Submission
+from pipemill.transit import Transit
 
-
-class Job:
-    """A handle on an accepted job; handles of the same job are equal."""
-
-    __slots__ = ("_client", "id", "queue")
-
-    def __init__(self, client: Client, job_id: str, queue: str | None = None):
-        self._client = client
-        #: Its name, the same for every Celery client.
-        self.id = job_id
-        #: The queue it was submitted to; None for a handle made from an id alone.
-        self.queue = queue
-
-    def status(self) -> JobStatus:
-        """Where it stands."""
-        return self._client.status(self.id)
-
-    def describe(self) -> JobInfo:
-        """Where it stands, with its position and an estimate while it is queued."""
-        return self._client.describe(self.id)
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Wait for its answer and return it; see ``Client.result``."""
-        return self._client.result(self.id, timeout)
-
-    def cancel(self) -> bool:
-        """End it as cancelled; see ``Client.cancel``."""
-        return self._client.cancel(self.id)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Job) and other.id == self.id
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
-    def __repr__(self) -> str:
-        return f"Job(id={self.id!r}, queue={self.queue!r})"
+__all__ = ["Client", "Job"]
 
 
 class Client:
     """Enqueues jobs and looks up their results. Threads may share one; close it, or use it in a ``with`` block."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is an option of the client
         self,
         broker: str | None = None,
         *,
         catalogue: str | os.PathLike[str] | None = None,
         store: QueueStore | None = None,
+        blobs: str | None = None,
+        decode: bool = True,
+        check_parameters: bool = True,
     ):
         """Connect to ``broker``, else to PIPEMILL_BROKER, else to the catalogue's, else to localhost.
 
         With a catalogue, queues that it names are accepted before any worker of theirs ever ran. A ``store`` takes
-        the broker's place.
+        the broker's place. ``blobs`` is where large media travel, a URL of fsspec such as ``s3://bucket/prefix``; else
+        the catalogue says it, else they travel through the broker. Answers come with their media as objects, unless
+        ``decode`` is false. Parameters are checked before anything is sent, unless ``check_parameters`` is false.
         """
         self._known = KnownQueues(catalogue)
         self._store = _open_store(broker, catalogue) if store is None else store
+        self._transit = Transit(self._known, blobs, decodes=decode)
+        self._checks_parameters = check_parameters
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +81,8 @@ class Client:
         Raises
         ------
         SubmitError
-            When the job isn't accepted: the queue is unknown or full, or the inputs are too large or no JSON.
+            When the job isn't accepted: the queue is unknown or full, a parameter is wrong, or the inputs are too
+            large or neither JSON nor media.
         BrokerError
             When the broker can't be reached (then nobody knows whether it was accepted) or refuses.
         ValueError
@@ -121,7 +95,8 @@ class Client:
         )
         key = "" if idempotency_key is None else jobs.check_id("idempotency_key", idempotency_key)
         name = jobs.new_id() if job_id is None else jobs.check_id("job_id", job_id)
-        arguments = encode_arguments(inputs, jobs.check_parameters(parameters))
+        given = self._check_parameters(queue, parameters)
+        arguments = self._transit.encode(inputs, given, terms.eta)
         self._check_sizes(queue, (arguments,))
         accepted = self._enqueue(queue, (jobs.submission(queue, name, arguments, terms, key),))
         if not accepted.job_ids:
@@ -158,7 +133,8 @@ class Client:
         terms = jobs.check_options(
             priority=priority, countdown=countdown, eta=eta, expires=expires, ignore_result=ignore_result
         )
-        encoded = jobs.encode_many(jobs.check_many(inputs), jobs.check_parameters(parameters))
+        given = self._check_parameters(queue, parameters)
+        encoded = jobs.encode_many(jobs.check_many(inputs), given, self._transit.hook(terms.eta))
         self._check_sizes(queue, encoded)
         submissions = jobs.submissions(queue, encoded, terms, idempotency_keys)
         accepted_ids: list[str] = []
@@ -202,25 +178,29 @@ class Client:
 
         Raises
         ------
-        JobError, NotSerialisable, PayloadTooLarge, UnknownJob
+        JobError, NotSerialisable, PayloadTooLarge, UnknownJob, BlobMissing, MediaUnreadable
             At the place of the input at fault; with ``return_errors`` they are yielded there instead.
         ResultTimeout
             When an answer takes longer than ``timeout``.
-        UnknownQueue, BrokerError, ValueError
+        UnknownQueue, ParameterRefused, BrokerError, ValueError
             As ``submit``.
 
         """
-        state = bulk.Bulk(queue, inputs, parameters, options, window=window, timeout=timeout, on_progress=on_progress)
+        write = self._transit.encode
+        state = bulk.Bulk(
+            queue, inputs, parameters, options, write, window=window, timeout=timeout, on_progress=on_progress
+        )
         return self._map(state, return_errors=return_errors)
 
     def _map(self, state: bulk.Bulk, *, return_errors: bool) -> Generator[Any, None, None]:
+        self._check_parameters(state.queue, state.parameters)
         state.info = self._info(state.queue)
         state.expect()
         try:
             while not state.over:
                 pause = self._advance(state)
                 if state.ready:
-                    yield state.give(return_errors=return_errors)
+                    yield self._answer(state, return_errors=return_errors)
                     state.expect()
                 elif not state.over:
                     time.sleep(pause)
@@ -239,6 +219,22 @@ class Client:
             return state.note_found(job_ids, self._store.standings(job_ids))
         except BrokerUnavailable as error:
             return state.note_away(error)
+
+    def _answer(self, state: bulk.Bulk, *, return_errors: bool) -> Any:
+        try:
+            return self._decoded_for(state, state.give()).get()
+        except PipemillError as error:
+            if return_errors and not isinstance(error, BrokerUnavailable | ResultTimeout):
+                return error
+            raise
+
+    def _decoded_for(self, state: bulk.Bulk, result: Result) -> Result:
+        """Decode an answer; a broker that restarts is waited for."""
+        while True:
+            try:
+                return self._transit.decode(result, self._store)
+            except BrokerUnavailable as error:
+                time.sleep(state.note_away(error))
 
     def job(self, job_id: str) -> Job:
         """Return a handle on a job submitted before, here or elsewhere; nothing is asked of the broker."""
@@ -266,6 +262,8 @@ class Client:
             When it hasn't ended in time; it goes on.
         UnknownJob
             When there is no trace of it.
+        BlobMissing, MediaUnreadable
+            When media of the answer are gone, or broken.
         BrokerError
             When the broker can't be reached or refuses.
 
@@ -277,7 +275,7 @@ class Client:
             if deadline.left() <= 0:
                 raise replies.result_timeout(job_id, standing, timeout)
             standing = self._store.wait(job_id, deadline.next_wait())
-        return end.get()
+        return self._transit.decode(end, self._store).get()
 
     def results(self, job_ids: Iterable[str | Job], timeout: float | None = None) -> list[Result]:
         """Wait until all of these jobs ended and return how each did, in order; no JobError is raised.
@@ -288,6 +286,8 @@ class Client:
             When not all have ended in ``timeout`` seconds.
         UnknownJob
             When there is no trace of one of them.
+        BlobMissing, MediaUnreadable
+            When media of an answer are gone, or broken.
         BrokerError
             When the broker can't be reached or refuses.
 
@@ -300,7 +300,7 @@ class Client:
                 raise replies.results_timeout(len(gathering.open), len(wanted), timeout)
             if found < len(looked_for):
                 time.sleep(min(gathering.pace.after(found=found > 0), max(deadline.left(), 0.0)))
-        return gathering.results(wanted)
+        return [self._transit.decode(result, self._store) for result in gathering.results(wanted)]
 
     def cancel(self, job_id: str) -> bool:
         """End a job as cancelled; False if it had ended. A worker that is at it drops it or its answer.
@@ -343,6 +343,13 @@ class Client:
     def _unknown(self, queue: str) -> UnknownQueue:
         known = [report.info.name for report in self._store.reports()]
         return replies.unknown_queue(queue, known, has_catalogue=self._known.has_catalogue)
+
+    def _check_parameters(self, queue: str, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return parameters as a dict; what the queue's task doesn't take is refused."""
+        given = jobs.check_parameters(parameters)
+        if given and self._checks_parameters:
+            jobs.check_task_takes(self._info(queue), given)
+        return given
 
     def _check_sizes(self, queue: str, encoded: Sequence[bytes]) -> None:
         """Refuse what is too large; only what is large at all is worth a look at the limit."""

@@ -7,14 +7,16 @@
     │   ├── CatalogueError          the catalogue file has mistakes, each named by its path
     │   ├── MissingExtra            an optional dependency isn't installed
     │   └── ModelLoadError          a queue's model can't be loaded
-    ├── BrokerError                 Redis or Valkey
+    ├── BrokerError                 Redis or Valkey, or where large media lie
     │   ├── BrokerUnavailable       can't be reached, or dropped the connection
-    │   └── BrokerRefused           answered with an error
+    │   ├── BrokerRefused           answered with an error
+    │   └── BlobStoreError          the place of large media (blobs.location) can't be used
     ├── SubmitError                 the job was not accepted; nothing was stored
     │   ├── UnknownQueue            no worker or catalogue has announced the queue
     │   ├── QueueFull               the depth cap is reached (has retry_after)
     │   ├── PayloadTooLarge         the inputs are larger than the queue takes
-    │   └── NotSerialisable         the inputs or parameters can't be written as JSON
+    │   ├── NotSerialisable         the inputs or parameters can't be written as JSON
+    │   └── ParameterRefused        the queue's task doesn't take a parameter so (an InvalidParameter as well)
     ├── JobError                    how an accepted job ended, other than well
     │   ├── MalformedJob            the message isn't a job
     │   ├── InvalidInput            the inputs have the wrong type or shape
@@ -27,6 +29,8 @@
     │   ├── JobFailed               failed with an error this process doesn't know
     │   ├── JobCancelled            cancelled before it ended
     │   └── JobExpired              not started before its deadline
+    ├── BlobMissing                 media that a result refers to are gone
+    ├── MediaUnreadable             media of a result can't be read
     ├── UnknownJob                  no trace of this job: never accepted, or its result has expired
     └── ResultTimeout               the result didn't come in time; the job goes on
 """
@@ -57,7 +61,7 @@ class ModelLoadError(ConfigurationError):
 
 
 class BrokerError(PipemillError):
-    """Raised for any trouble with Redis or Valkey."""
+    """Raised for any trouble with Redis or Valkey, or with the place where large media lie."""
 
 
 class BrokerUnavailable(BrokerError):
@@ -66,6 +70,10 @@ class BrokerUnavailable(BrokerError):
 
 class BrokerRefused(BrokerError):
     """Raised when the broker answers a command with an error."""
+
+
+class BlobStoreError(BrokerError):
+    """Raised when the place where large media lie (``blobs.location``) can't be written, read or swept."""
 
 
 class SubmitError(PipemillError):
@@ -113,6 +121,10 @@ class InvalidParameter(JobError):
     """A parameter is unknown, forbidden, or out of its bounds."""
 
 
+class ParameterRefused(SubmitError, InvalidParameter):
+    """Raised when a job's parameters aren't what its queue's task takes; no worker was asked."""
+
+
 class InputTooLong(JobError):
     """The inputs have more tokens than the model takes."""
 
@@ -143,6 +155,14 @@ class JobCancelled(JobError):
 
 class JobExpired(JobError):
     """The job was not started before its deadline."""
+
+
+class BlobMissing(PipemillError):
+    """Raised when media that a result refers to are gone: their retention has passed."""
+
+
+class MediaUnreadable(PipemillError):
+    """Raised when media of a result can't be read; with ``decode=False`` the client leaves them as they came."""
 
 
 class UnknownJob(PipemillError):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import repeat
 from typing import Any, Final, TypedDict
 from uuid import uuid4
 
-from pipemill.errors import NotSerialisable, PayloadTooLarge, UnknownQueue
-from pipemill.protocol import encode_arguments, encode_message, names
+import orjson
+
+from pipemill.codec import encoder
+from pipemill.errors import NotSerialisable, ParameterRefused, PayloadTooLarge, UnknownQueue
+from pipemill.protocol import dumps, encode_arguments, encode_message, names
 from pipemill.store.base import QueueInfo, Submission
 
 #: Jobs sent by one call of a script; larger chunks save little and keep the server from others for longer.
@@ -152,6 +155,26 @@ def check_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     return parameters if isinstance(parameters, dict) else dict(parameters)
 
 
+def check_task_takes(info: QueueInfo, parameters: dict[str, Any]) -> None:
+    """Refuse parameters that the queue's task doesn't take, as the worker would; tasks unknown here take all.
+
+    Raises
+    ------
+    ParameterRefused
+        When one is unknown, refused or out of its bounds. What a job must have isn't asked for: the queue's own
+        parameters may have it.
+
+    """
+    from pipemill.parameters.validate import tell_mistakes  # noqa: PLC0415  # it brings pydantic, which `import pipemill` spares
+
+    try:
+        received = orjson.loads(dumps(parameters, encoder()))
+    except (TypeError, ValueError):
+        return  # they can't be written, which is told when they are
+    if text := tell_mistakes(info.task, received):
+        raise ParameterRefused(text)
+
+
 def check_many(inputs: Iterable[Any]) -> Iterable[Any]:
     """Return the inputs of many jobs; a string would be one job for each character."""
     if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
@@ -159,12 +182,12 @@ def check_many(inputs: Iterable[Any]) -> Iterable[Any]:
     return inputs
 
 
-def encode_many(inputs: Iterable[Any], parameters: dict[str, Any]) -> list[bytes]:
+def encode_many(inputs: Iterable[Any], parameters: dict[str, Any], default: Callable[[Any], Any]) -> list[bytes]:
     """Encode the arguments of many jobs; an error names the one at fault."""
     encoded = []
     for index, each in enumerate(inputs):
         try:
-            encoded.append(encode_arguments(each, parameters))
+            encoded.append(encode_arguments(each, parameters, default))
         except NotSerialisable as error:
             raise NotSerialisable(f"inputs {index} (counted from 0): {error}") from error
     return encoded

@@ -12,6 +12,7 @@ from pipemill.store.wire import total_rate
 
 if TYPE_CHECKING:
     from pipemill.catalogue import Catalogue, QueueSettings
+    from pipemill.catalogue.model import BlobSettings
 
 T = TypeVar("T")
 
@@ -78,16 +79,28 @@ class KnownQueues:
             When the catalogue has mistakes.
 
         """
-        if self._file is None:
-            return None
-        if self._catalogue is None:
+        catalogue = self._load()
+        settings = catalogue.queues.get(queue) if catalogue else None
+        return None if settings is None else queue_info(queue, settings)
+
+    def blob_settings(self) -> BlobSettings | None:
+        """Where the catalogue sends large media, if it does.
+
+        Raises
+        ------
+        CatalogueError
+            When the catalogue has mistakes.
+
+        """
+        catalogue = self._load()
+        return catalogue.blobs if catalogue else None
+
+    def _load(self) -> Catalogue | None:
+        if self._catalogue is None and self._file is not None:
             from pipemill.catalogue import load_catalogue  # noqa: PLC0415  # it brings pydantic, which few clients need
 
             self._catalogue = load_catalogue(self._file)
-        settings = self._catalogue.queues.get(queue)
-        if settings is None:
-            return None
-        return queue_info(queue, settings)
+        return self._catalogue
 
     def rate(self, queue: str) -> float | None:
         """Jobs a second that the queue's workers end, as far as it was remembered lately."""
@@ -106,6 +119,6 @@ def queue_info(name: str, settings: QueueSettings) -> QueueInfo:
         task=settings.task,
         model=settings.model or "",
         max_depth=settings.limits.max_depth,
-        max_input_bytes=settings.limits.max_input_bytes,
+        max_input_bytes=settings.max_input_bytes,
         result_ttl_seconds=settings.result_ttl_seconds,
     )

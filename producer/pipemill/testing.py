@@ -16,7 +16,17 @@ from typing import Any, Final
 
 from pipemill.aio import AsyncClient
 from pipemill.client import Client
-from pipemill.errors import InferenceFailed, JobCancelled, JobError, JobExpired, PayloadMissing, ResultNotSerialisable
+from pipemill.codec import decode, encoder
+from pipemill.errors import (
+    InferenceFailed,
+    InvalidInput,
+    JobCancelled,
+    JobError,
+    JobExpired,
+    MediaUnreadable,
+    PayloadMissing,
+    ResultNotSerialisable,
+)
 from pipemill.protocol import (
     Job,
     Outcome,
@@ -36,27 +46,31 @@ __all__ = ["MemoryBroker", "announce", "answering", "async_client", "client"]
 LOOK_SECONDS: Final = 0.02
 
 
-def client(broker: MemoryBroker) -> Client:
-    """Return a client of a broker in memory."""
-    return Client(store=MemoryQueueStore(broker))
+def client(broker: MemoryBroker, **options: Any) -> Client:
+    """Return a client of a broker in memory; ``options`` are those of ``Client``."""
+    return Client(store=MemoryQueueStore(broker), **options)
 
 
-def async_client(broker: MemoryBroker) -> AsyncClient:
-    """Return a client for asyncio of a broker in memory."""
-    return AsyncClient(store=AsyncMemoryQueueStore(broker))
+def async_client(broker: MemoryBroker, **options: Any) -> AsyncClient:
+    """Return a client for asyncio of a broker in memory; ``options`` are those of ``AsyncClient``."""
+    return AsyncClient(store=AsyncMemoryQueueStore(broker), **options)
 
 
-def announce(broker: MemoryBroker, queue: str, *, task: str = "echo", **limits: Any) -> None:
-    """Make a queue known that nobody answers: its jobs stay queued. ``limits`` are those of ``QueueInfo``."""
+def announce(broker: MemoryBroker, queue: str, *, task: str = "", **limits: Any) -> None:
+    """Make a queue known that nobody answers: its jobs stay queued. ``limits`` are those of ``QueueInfo``.
+
+    With a ``task``, parameters that it doesn't take are refused as they would be by a real queue of it.
+    """
     MemoryJobStore(broker, queue).announce(QueueInfo(name=queue, task=task, **limits))
 
 
 @contextmanager
 def answering(
-    broker: MemoryBroker, queue: str, function: Callable[..., Any], *, task: str = "echo", **limits: Any
+    broker: MemoryBroker, queue: str, function: Callable[..., Any], *, task: str = "", **limits: Any
 ) -> Iterator[list[Job]]:
     """Announce a queue and answer its jobs with ``function(inputs, **parameters)``, in a thread, one by one.
 
+    The function gets media as a client gets them in answers, and may give media as a client may.
     What it raises becomes the job's failure: a JobError as it is, anything else as InferenceFailed. The block is
     given the list of the jobs that were started so far, in order. Jobs that wait when it ends stay queued.
     """
@@ -95,10 +109,10 @@ class _Answerer:
             job = decode_message(leased.raw, self._queue)
             if job.eta is not None and job.eta > now:
                 return Completion(field=leased.field, job_id=job_id, outcome=Outcome.PARKED, due=job.eta)
-            document = encode_success(job_id, self._answer(job, leased, now))
+            document = encode_success(job_id, self._answer(job, leased, now), default=encoder())
         except JobError as error:
             return _failure(leased, job_id, error)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             text = f"the answer can't be written as JSON: {error}"
             return _failure(leased, job_id, ResultNotSerialisable(text))
         kept = None if job.ignore_result else document
@@ -115,6 +129,10 @@ class _Answerer:
             if payload is None:
                 raise PayloadMissing("the inputs were sent by reference and are gone; submit the job again")
             job.inputs, job.parameters, _ = decode_arguments(payload)
+        try:
+            job.inputs, job.parameters = decode([job.inputs, job.parameters], self._fetch)
+        except MediaUnreadable as error:
+            raise InvalidInput(str(error)) from error
         self.started.append(job)
         try:
             return self._function(job.inputs, **job.parameters)
@@ -122,6 +140,12 @@ class _Answerer:
             raise
         except Exception as error:
             raise InferenceFailed(f"{type(error).__name__}: {error}") from error
+
+    def _fetch(self, reference: str) -> bytes:
+        data = self._store.blobs.get(reference)
+        if data is None:
+            raise PayloadMissing("the inputs' media were sent by reference and are gone; submit the job again")
+        return data
 
 
 def _failure(leased: Leased, job_id: str, error: JobError) -> Completion:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipemill_worker.pipelines.loading import MODEL_CLASSES
-from tests.unit.pipelines.tiny import byte_tokenizer, tiny_model, wordpiece_tokenizer
+from tests.unit.pipelines.tiny import MODEL_CLASSES, byte_tokenizer, tiny_model, wordpiece_tokenizer
 
 
 def save_models(folder: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 
@@ -34,7 +35,7 @@ QUEUE = "sentiment"
 def announced(broker_url: str) -> str:
     """Address of a server that knows one queue."""
     worker = RedisJobStore(broker_url, QUEUE)
-    worker.announce(QueueInfo(name=QUEUE, task="echo", max_depth=100, max_input_bytes=200_000))
+    worker.announce(QueueInfo(name=QUEUE, task="text-classification", max_depth=100, max_input_bytes=200_000))
     worker.close()
     return broker_url
 
@@ -280,3 +281,18 @@ async def test_an_asynchronous_client_tells_of_a_broker_that_is_down() -> None:
         with pytest.raises(errors.BrokerUnavailable, match=r"127\.0\.0\.1:1.*is it up") as caught:
             await client.submit(QUEUE, "good")
         assert "hunter2" not in str(caught.value)
+
+
+async def test_media_travel_through_a_real_server(announced: str) -> None:
+    """Large inputs come back as they were, and what a worker left in the server is read by both clients."""
+    array = np.arange(20_000, dtype="float32")
+    worker = RedisJobStore(announced, QUEUE)
+    reference = worker.blobs.put(array.tobytes(), 60)
+    worker.close()
+    kept = {"$array": {"ref": reference}, "dtype": "float32", "shape": [20_000]}
+    with working(announced, lambda inputs: [inputs, kept]):
+        with Client(announced) as client:
+            answer = client.run(QUEUE, array, timeout=PATIENCE_SECONDS)
+        async with AsyncClient(announced) as other:
+            answer += await other.run(QUEUE, array, timeout=PATIENCE_SECONDS)
+    assert [each.tobytes() == array.tobytes() for each in answer] == [True] * 4

@@ -22,7 +22,7 @@ LIMITS = BatchLimits(max_items=8, max_cost=1000, max_amplification=2.0)
 def lane(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lane]:
     """A queue called sentiment that takes two jobs at most, on a real broker, with nobody working on it yet."""
     monkeypatch.setenv("PIPEMILL_BROKER", broker_url)
-    info = QueueInfo(name="sentiment", task="echo", max_depth=2)
+    info = QueueInfo(name="sentiment", task="text-classification", max_depth=2)
     lane = Lane(info, RedisJobStore(broker_url, "sentiment"), EchoRunner(), limits=LIMITS, prefetch=8, device="cpu")
     lane.store.announce(info)
     yield lane

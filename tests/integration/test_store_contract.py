@@ -389,6 +389,26 @@ def test_large_answers_come_back_whole_and_only_under_the_lease(rig: Rig) -> Non
     assert rig.producer.wait("a", 5.0).result.get() == "r" * 100_000
 
 
+def test_a_large_answer_that_is_gone_on_its_way_is_written_again(rig: Rig) -> None:
+    """An evicted document neither stops the other jobs of the call, nor is its job ended without it, nor twice."""
+    put(rig, "a", "b", "c", "d")
+    worker = rig.worker()
+    jobs = worker.take(4).jobs
+    worker.release([jobs[3].field])
+    ends = [succeed(job.field, name, name * 100_000) for job, name in zip(jobs, "abcd", strict=True)]
+    ends[0].document = encode_success("a", "small")
+    ends[1].follow_ups = [(QUEUE, submission("next").message)]
+    evicting = getattr(worker, "_client", None)
+    if evicting is not None:
+        evicting.set = lambda *_, **__: True
+    assert worker.complete(ends) == [True, True, True, False]
+    answers = [rig.producer.wait(name, 5.0).result for name in "abc"]
+    assert [answer.get() for answer in answers if answer] == ["small", "b" * 100_000, "c" * 100_000]
+    (report,) = rig.producer.reports()
+    assert (report.leased, report.totals["succeeded"]) == (0, 3)
+    assert sorted(ids(worker.take(10))) == ["d", "next"]
+
+
 def test_wait_returns_at_the_end_or_at_the_timeout(rig: Rig) -> None:
     """Waiting for a job that doesn't end gives its standing; an ended one gives its result; a stranger at once."""
     put(rig, "a")

@@ -9,19 +9,24 @@ from typing import Any, assert_type
 
 import pipemill
 from pipemill import (
+    Array,
     AsyncClient,
     AsyncJob,
+    Audio,
     Client,
+    Image,
     Job,
     JobError,
     JobInfo,
     JobOptions,
     JobStatus,
+    ParameterRefused,
     QueueFull,
     QueueInfo,
     QueueReport,
     Result,
     ResultTimeout,
+    Video,
     testing,
 )
 
@@ -95,6 +100,22 @@ async def enqueue_and_poll_asynchronously(texts: list[str]) -> AsyncGenerator[An
         assert_type(await client.cancel(job.id), bool)
         async for answer in client.map("sentiment", texts, priority=9):
             yield answer
+
+
+def send_and_receive_media(file: Path, samples: Any) -> list[Any]:
+    """What a producer of images and sounds does."""
+    with Client(blobs="s3://bucket/prefix", decode=False, check_parameters=False) as client:
+        image = Image.of(file)
+        assert_type(image, Image)
+        sound = Audio.of(samples, sampling_rate=16_000)
+        assert_type(sound.sampling_rate, int | None)
+        array = Array.of(samples)
+        assert_type((array.data, array.dtype, array.shape), tuple[bytes, str, tuple[int, ...]])
+        inputs = [image, Image.at("https://example.org/cat.png"), sound, Video.of(b"mp4"), array]
+        try:
+            return [client.run("photos", inputs)]
+        except ParameterRefused as error:
+            return [str(error)]
 
 
 def look_at_queues(client: Client) -> dict[str, int]:

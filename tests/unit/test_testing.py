@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipemill import errors, testing
+from pipemill import Array, Image, errors, testing
 from pipemill.protocol import JobStatus, names
 from tests.helpers import PATIENCE_SECONDS, until
 
@@ -40,6 +40,18 @@ def test_errors_of_the_function_fail_the_job() -> None:
             client.run(QUEUE, "other", timeout=PATIENCE_SECONDS)
         with pytest.raises(errors.InferenceFailed, match="unexpected keyword argument"):
             client.run(QUEUE, "own", {"top_k": 1}, timeout=PATIENCE_SECONDS)
+
+
+def test_broken_media_fail_the_job_alone() -> None:
+    """Neither inputs nor answers that can't be read or written end the answering."""
+    broker = testing.MemoryBroker()
+    answers = {"form": Array(b"", "float32", (3,)), "fine": "fine"}
+    with testing.client(broker) as client, testing.answering(broker, QUEUE, lambda inputs: answers[inputs]):
+        with pytest.raises(errors.InvalidInput, match="can't be read"):
+            client.run(QUEUE, Image(b"\x89PNG\r\n\x1a\n broken"), timeout=PATIENCE_SECONDS)
+        with pytest.raises(errors.ResultNotSerialisable, match="12 bytes"):
+            client.run(QUEUE, "form", timeout=PATIENCE_SECONDS)
+        assert client.run(QUEUE, "fine", timeout=PATIENCE_SECONDS) == "fine"
 
 
 def test_jobs_wait_until_somebody_answers() -> None:

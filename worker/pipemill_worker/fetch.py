@@ -1,25 +1,23 @@
-"""Downloading a catalogue's models ahead of time."""
+"""Downloading a catalogue's models and adapters ahead of time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
 
-from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from pipemill.catalogue import Catalogue, Source
+from pipemill.catalogue import Catalogue, QueueSettings, Source
+from pipemill.catalogue.rules import source_of
 from pipemill.errors import ModelLoadError
-
-#: What a pipeline needs of a repository: weights as safetensors, and what describes them. No pickles, no code.
-PATTERNS: Final = ("*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.tiktoken", "*.jinja")
+from pipemill_worker.pipelines.hub import download_adapter, download_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """A queue's model, and where it is."""
+    """A queue's model or adapter, and where it is."""
 
     queue: str
     model: str
@@ -28,7 +26,7 @@ class Fetched:
 
 
 def fetch_models(catalogue: Catalogue, cache: Path | None = None) -> Iterator[Fetched]:
-    """Download every hub model of the catalogue at its pinned revision; what is there already is left alone.
+    """Download every hub model and adapter of the catalogue at its pinned revision; what is there is left alone.
 
     Raises
     ------
@@ -37,17 +35,33 @@ def fetch_models(catalogue: Catalogue, cache: Path | None = None) -> Iterator[Fe
 
     """
     for name, queue in catalogue.queues.items():
-        if queue.source is not Source.HUB or queue.model is None:
-            yield Fetched(queue=name, model=queue.model or queue.task, note="needs no download")
-            continue
-        try:
-            folder = snapshot_download(
-                queue.model, revision=queue.revision, allow_patterns=list(PATTERNS), cache_dir=cache
-            )
-        except (OSError, HFValidationError) as error:
-            text = (
-                f"queue {name!r}: can't download model {queue.model!r} at {queue.revision!r}: {error}; "
-                "check the id, the revision and the network (a private model needs HF_TOKEN)"
-            )
-            raise ModelLoadError(text) from error
-        yield Fetched(queue=name, model=f"{queue.model}@{queue.revision}", note=f"is in {folder}")
+        yield _fetch_model(name, queue, cache)
+        if queue.adapter is not None:
+            yield _fetch_adapter(name, queue.adapter, queue.adapter_revision, cache)
+
+
+def _fetch_model(name: str, queue: QueueSettings, cache: Path | None) -> Fetched:
+    if queue.source is not Source.HUB or queue.model is None:
+        return Fetched(queue=name, model=queue.model or queue.task, note="needs no download")
+    fetch = partial(download_model, with_code=queue.trust_remote_code, cache=cache)
+    return _fetch(name, "model", queue.model, queue.revision, fetch)
+
+
+def _fetch_adapter(name: str, adapter: str, revision: str | None, cache: Path | None) -> Fetched:
+    if source_of(adapter) is not Source.HUB:
+        return Fetched(queue=name, model=adapter, note="needs no download")
+    return _fetch(name, "adapter", adapter, revision, partial(download_adapter, cache=cache))
+
+
+def _fetch(
+    queue: str, kind: str, repository: str, revision: str | None, fetch: Callable[[str, str | None], Path]
+) -> Fetched:
+    try:
+        folder = fetch(repository, revision)
+    except (OSError, HFValidationError) as error:
+        text = (
+            f"queue {queue!r}: can't download {kind} {repository!r} at {revision!r}: {error}; "
+            "check the id, the revision and the network (a private model needs HF_TOKEN)"
+        )
+        raise ModelLoadError(text) from error
+    return Fetched(queue=queue, model=f"{repository}@{revision}", note=f"is in {folder}")

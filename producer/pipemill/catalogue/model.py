@@ -10,20 +10,28 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pipemill.catalogue.broker import DEFAULT_BROKER, BrokerUrl
 from pipemill.catalogue.rules import (
+    ADAPTER_FORMS,
     MODEL_FORMS,
     Source,
+    check_adapter,
+    check_adapter_revision,
     check_device_map,
     check_model,
     check_parameters,
     check_queue_name,
+    check_remote_code,
     check_revision,
+    check_some,
     source_of,
 )
-from pipemill.parameters import Task
+from pipemill.parameters import MEDIA_TASKS, Task
 
 #: Jobs leased ahead for each item of a full batch, unless the queue says otherwise: the next batches are at hand
 #: while one runs, and a worker that dies gives back no more than a few.
 PREFETCH_PER_ITEM: Final = 4
+#: Bytes of one job's inputs and parameters as JSON, where a queue doesn't say: a long text, and a few photographs.
+TEXT_INPUT_BYTES: Final = 1_048_576
+MEDIA_INPUT_BYTES: Final = 33_554_432
 
 
 def _none_is_empty(value: Any) -> Any:
@@ -46,6 +54,13 @@ Device = Annotated[
     ),
 ]
 QueueName = Annotated[str, AfterValidator(check_queue_name)]
+HostName = Annotated[
+    str,
+    Field(
+        pattern=r"^(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$",
+        json_schema_extra={"allowed": "a host's name in lower case, such as images.example.org or *.example.org"},
+    ),
+]
 
 
 class Settings(BaseModel):
@@ -94,6 +109,14 @@ class BatchSettings(Settings):
         allow_inf_nan=False,
         description="Tokens computed per token given: how much padding a batch may add; 1 is none.",
     )
+    tolerance: float = Field(
+        default=1e-4,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Largest difference between a score alone and in a padded batch at the self-check when a worker "
+        "starts; a model that differs by more batches equal shapes only. Half precision needs about 0.01 to be padded.",
+    )
 
 
 class LimitSettings(Settings):
@@ -102,15 +125,64 @@ class LimitSettings(Settings):
     max_depth: int = Field(
         default=100_000, ge=1, le=100_000_000, description="Jobs that may wait; further ones are refused."
     )
-    max_input_bytes: int = Field(
-        default=1_048_576, ge=1, le=536_870_912, description="Bytes of one job's inputs and parameters as JSON."
+    max_input_bytes: Annotated[int, Field(ge=1, le=536_870_912)] | None = Field(
+        default=None,
+        description="Bytes of one job's inputs and parameters as JSON; "
+        "null is 1 MiB, 32 MiB where the task takes media.",
+    )
+    max_media: int = Field(default=16, ge=1, le=4_096, description="Images, sounds, videos and arrays in one job.")
+    max_media_bytes: int = Field(
+        default=67_108_864, ge=1, le=2_147_483_648, description="Bytes of one image, sound, video or array as it came."
+    )
+    max_pixels: int = Field(
+        default=25_000_000,
+        ge=1,
+        le=1_000_000_000,
+        description="Pixels of one image; of all frames decoded from one video, sixteen times as many.",
+    )
+    max_seconds: float = Field(
+        default=1_800, gt=0, le=86_400, allow_inf_nan=False, description="Length of one sound or video, in seconds."
+    )
+    max_frames: int = Field(default=1_024, ge=1, le=100_000, description="Frames decoded from one video.")
+
+
+class UrlSettings(Settings):
+    """From where a queue's workers may fetch media that a job names by URL."""
+
+    hosts: Annotated[tuple[HostName, ...], AfterValidator(check_some)] = Field(
+        strict=False,  # YAML has lists, and no tuples
+        max_length=256,
+        description="Hosts that may be fetched from; *.example.org stands for every host below example.org.",
+    )
+    max_bytes: int = Field(default=33_554_432, ge=1, le=536_870_912, description="Bytes of one answer.")
+    timeout_seconds: float = Field(
+        default=10, gt=0, le=300, allow_inf_nan=False, description="Time for one fetch, redirects included, in seconds."
+    )
+
+
+class BlobSettings(Settings):
+    """Where media too large for a message travel, besides the broker."""
+
+    location: str = Field(
+        description="A place of fsspec, such as s3://bucket/prefix; credentials come from the environment.",
+        pattern=r"^[a-z][a-z0-9+.-]*://.+",
+        json_schema_extra={"allowed": "a URL of fsspec, such as s3://bucket/prefix or file:///mnt/shared"},
+    )
+    min_bytes: int = Field(
+        default=262_144, ge=1_024, le=536_870_912, description="Bytes from which one image, sound or array goes there."
+    )
+    retention_days: int = Field(
+        default=7, ge=1, le=365, description="Whole days for which it is kept; workers delete what is older."
     )
 
 
 class QueueSettings(Settings):
     """One queue and the pipeline that serves it."""
 
-    task: Task = Field(description="Pipeline task; echo has no model and answers with its inputs, for load tests.")
+    task: Task = Field(
+        description="Pipeline task; echo has no model and answers with its inputs, for load tests.",
+        json_schema_extra={"allowed": "a task that `pipemill schema` lists, such as text-classification"},
+    )
     model: str | None = Field(
         default=None,
         validate_default=True,
@@ -130,6 +202,30 @@ class QueueSettings(Settings):
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = Field(
         default=None,
         description="How a model is spread over several devices; null puts it on device. Excludes device.",
+    )
+    quantisation: Literal["int8", "int4", "bnb-int8", "bnb-nf4"] | None = Field(
+        default=None,
+        description="Weights are rounded when loaded: int8 and int4 by torchao, bnb-int8 and bnb-nf4 by bitsandbytes "
+        "(CUDA); null loads them as they were saved. A model saved quantised needs none.",
+    )
+    adapter: str | None = Field(
+        default=None,
+        description="A PEFT adapter (LoRA and its kin) on top of the model: a hub id or a directory.",
+        json_schema_extra={"allowed": ADAPTER_FORMS},
+    )
+    adapter_revision: str | None = Field(
+        default=None,
+        validate_default=True,
+        description="Commit of the hub adapter. Required for hub ids only.",
+        json_schema_extra={"allowed": "a commit hash of 7 to 40 hex digits, never a branch or tag"},
+    )
+    trust_remote_code: bool = Field(
+        default=False,
+        description="Run Python code that comes with the model, with all rights of the worker. "
+        "Read it first: only what is pinned by revision, or lies in a directory, is run.",
+    )
+    urls: UrlSettings | None = Field(
+        default=None, description="From where jobs may have media fetched; null lets none name a URL."
     )
     parameters: Annotated[Mapping[str, Any], _Section] = Field(
         default={},
@@ -154,6 +250,12 @@ class QueueSettings(Settings):
         """Jobs leased ahead, the default worked out."""
         return self.prefetch or PREFETCH_PER_ITEM * self.batch.max_items
 
+    @property
+    def max_input_bytes(self) -> int:
+        """Bytes of one job's inputs and parameters as JSON, the default worked out."""
+        default = MEDIA_INPUT_BYTES if self.task in MEDIA_TASKS else TEXT_INPUT_BYTES
+        return self.limits.max_input_bytes or default
+
     # These run when the fields above them are right, whatever is wrong below: so each mistake is told at once.
 
     @field_validator("model")
@@ -173,6 +275,25 @@ class QueueSettings(Settings):
     def _check_device_map(cls, device_map: str | None, info: ValidationInfo) -> str | None:
         check_device_map(device_map, info.data.get("device"))
         return device_map
+
+    @field_validator("adapter")
+    @classmethod
+    def _check_adapter(cls, adapter: str | None, info: ValidationInfo) -> str | None:
+        return check_adapter(adapter, info.data.get("task"), folder=_folder(info))
+
+    @field_validator("adapter_revision", mode="before")
+    @classmethod
+    def _check_adapter_revision(cls, revision: Any, info: ValidationInfo) -> Any:
+        if "adapter" in info.data and info.data.get("task"):
+            check_adapter_revision(revision, info.data["adapter"])
+        return revision
+
+    @field_validator("trust_remote_code")
+    @classmethod
+    def _check_remote_code(cls, trusted: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic's form
+        if "model" in info.data and info.data.get("task"):
+            check_remote_code(info.data["model"], trusted=trusted)
+        return trusted
 
     @field_validator("parameters")
     @classmethod
@@ -195,6 +316,9 @@ class Catalogue(Settings):
     )
     worker: Annotated[WorkerSettings, _Section] = Field(
         default=WorkerSettings(), description="What holds for every worker process."
+    )
+    blobs: BlobSettings | None = Field(
+        default=None, description="Where large media travel; null sends them through the broker."
     )
     queues: Mapping[QueueName, QueueSettings] = Field(
         min_length=1,

@@ -21,6 +21,10 @@ MODEL_FORMS: Final = (
     "a hub id such as org/name, a directory that starts with ./ ../ or / "
     f"(relative to the catalogue), or {' or '.join(BUILTIN_MODELS)}"
 )
+#: How an adapter may be named, in words.
+ADAPTER_FORMS: Final = (
+    "a hub id such as org/name, or a directory that starts with ./ ../ or / (relative to the catalogue)"
+)
 
 _QUEUE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -129,6 +133,69 @@ def check_revision(revision: Any, model: str | None) -> None:
         raise mistaken(f"{shown(revision)} is not a commit hash, and a branch or tag can move", mend)
 
 
+def check_adapter(adapter: str | None, task: str | None, *, folder: Path | None) -> str | None:
+    """Check an adapter's name against its queue's task; return it, a directory as an absolute path.
+
+    Raises
+    ------
+    PydanticCustomError
+        With the problem and the mend.
+
+    """
+    if adapter is None:
+        return None
+    if task == "echo":
+        raise mistaken("echo has no model", "remove this line")
+    source = source_of(adapter)
+    if source is Source.DIRECTORY:
+        return str((folder / adapter).resolve()) if folder is not None else adapter
+    if source is not Source.HUB or not _HUB_ID.fullmatch(adapter):
+        raise mistaken(f"{shown(adapter)} is neither a hub id nor a directory", f"give {ADAPTER_FORMS}")
+    return adapter
+
+
+def check_adapter_revision(revision: Any, adapter: str | None) -> None:
+    """Check that a hub adapter is pinned to a commit, and that none else claims a revision.
+
+    Raises
+    ------
+    PydanticCustomError
+        With the problem and the mend.
+
+    """
+    if adapter is None and revision is not None:
+        raise mistaken("there is no adapter", "remove this line, or name an adapter")
+    check_revision(revision, adapter)
+
+
+def check_remote_code(model: str | None, *, trusted: bool) -> None:
+    """Check that only a model that may bring code is trusted with it.
+
+    Raises
+    ------
+    PydanticCustomError
+        With the problem and the mend.
+
+    """
+    what = {Source.NONE: "echo has no model", Source.BUILTIN: "a builtin model brings no code"}
+    if trusted and (problem := what.get(source_of(model))) is not None:
+        raise mistaken(problem, "remove this line")
+
+
+def check_some(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that there is a host; pydantic's own bound would count a wrong one as missing, too.
+
+    Raises
+    ------
+    PydanticCustomError
+        With the problem and the mend.
+
+    """
+    if not hosts:
+        raise mistaken("empty", "name at least one host, or remove the section")
+    return hosts
+
+
 def check_device_map(device_map: str | None, device: str | None) -> None:
     """Check that a model isn't both spread and put on one device.
 
@@ -157,17 +224,27 @@ def check_parameters(task: str, parameters: Mapping[str, Any]) -> None:
 
 
 def find_missing_models(data: Mapping[str, Any], folder: Path) -> list[Explanation]:
-    """The directories that queues name as their models and that hold none, whatever else is wrong with the queues."""
+    """The directories that queues name as models or adapters and that hold none, whatever else is wrong with them."""
     queues = data.get("queues")
     found = []
     for name, queue in queues.items() if isinstance(queues, Mapping) else ():
-        model = queue.get("model") if isinstance(queue, Mapping) else None
-        if isinstance(model, str) and source_of(model) is Source.DIRECTORY:
-            problem = _missing(folder / model)
-            if problem:
-                mend = "name the directory that save_pretrained wrote"
-                found.append(Explanation(keys=("queues", str(name), "model"), problem=problem, mend=mend))
+        for key, missing in (("model", _missing), ("adapter", _missing_adapter)):
+            named = queue.get(key) if isinstance(queue, Mapping) else None
+            if isinstance(named, str) and source_of(named) is Source.DIRECTORY:
+                problem = missing(folder / named)
+                if problem:
+                    mend = "name the directory that save_pretrained wrote"
+                    found.append(Explanation(keys=("queues", str(name), key), problem=problem, mend=mend))
     return found
+
+
+def _missing_adapter(directory: Path) -> str | None:
+    if not directory.is_dir():
+        return "there is no such directory"
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (directory / name).is_file():
+            return f"the directory holds no {name}"
+    return None
 
 
 def _missing(directory: Path) -> str | None:

@@ -23,7 +23,7 @@ def connect(invocation: Invocation) -> Client:
     from pipemill.catalogue import find_catalogue  # noqa: PLC0415  # it brings pydantic, which `--help` spares
     from pipemill.client import Client  # noqa: PLC0415  # it brings redis in the end
 
-    return Client(invocation.broker, catalogue=find_catalogue(invocation.catalogue))
+    return Client(invocation.broker, catalogue=find_catalogue(invocation.catalogue), decode=invocation.decode)
 
 
 @dataclass(slots=True)
@@ -38,6 +38,8 @@ class Invocation:
     json: bool = False
     #: Whether errors show where they were raised.
     traceback: bool = False
+    #: Whether answers come with their media as objects, to be saved, not as JSON.
+    decode: bool = False
     #: Opens the client; tests put one in memory here.
     connect: Callable[[Invocation], Client] = connect
 

@@ -7,9 +7,11 @@ from enum import IntEnum
 from typing import Final
 
 from pipemill.errors import (
+    BlobMissing,
     BrokerError,
     ConfigurationError,
     JobError,
+    MediaUnreadable,
     PipemillError,
     ResultTimeout,
     SubmitError,
@@ -38,7 +40,7 @@ MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.WELL: "it went well",
     Exit.UNEXPECTED: "an unexpected error",
     Exit.USAGE: "wrong usage: an unknown option, a missing argument, an unusable file",
-    Exit.JOB: "the job failed, was cancelled or expired; with map, at least one did",
+    Exit.JOB: "the job failed, was cancelled or expired, or media of its answer are gone; with map, at least one did",
     Exit.CONFIGURATION: "a mistake in the configuration, or a missing extra",
     Exit.BROKER: "the broker can't be reached, or refused a command",
     Exit.REFUSED: "the job was not accepted: queue full or unknown, inputs too large",
@@ -52,6 +54,8 @@ MEANINGS: Final[Mapping[Exit, str]] = {
 _CODES: Final[Mapping[type[PipemillError], Exit]] = {
     PipemillError: Exit.UNEXPECTED,
     JobError: Exit.JOB,
+    BlobMissing: Exit.JOB,
+    MediaUnreadable: Exit.JOB,
     ConfigurationError: Exit.CONFIGURATION,
     BrokerError: Exit.BROKER,
     SubmitError: Exit.REFUSED,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,13 +20,15 @@ from pipemill.cli.common import (
     pass_invocation,
 )
 from pipemill.cli.exits import Exit
+from pipemill.cli.media import SOURCES, in_words, media_options, save_option, saved, with_media
 from pipemill.cli.output import show, show_facts, to_json
 from pipemill.protocol.states import JobStatus
 
 
 @click.command()
 @click.argument("queue")
-@click.argument("text", metavar="INPUT")
+@click.argument("text", metavar="[INPUT]", required=False)
+@media_options
 @parameters_option
 @click.option("--json-input", is_flag=True, help="Read INPUT as JSON, for inputs that aren't text.")
 @click.option("--priority", type=click.IntRange(0, 9), default=0, show_default=True, help="0 is the most urgent.")
@@ -34,6 +37,7 @@ from pipemill.protocol.states import JobStatus
 @click.option("--idempotency-key", metavar="KEY", help="Jobs of one queue with the same key are one job.")
 @click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
 @click.option("--timeout", type=Seconds(), help="Wait this long at most; the job goes on.")
+@save_option
 @broker_options
 @json_option
 @pass_invocation
@@ -41,22 +45,28 @@ def submit(  # noqa: PLR0913  # each is an option of the command
     invocation: Invocation,
     /,
     queue: str,
-    text: str,
+    text: str | None,
     *,
     json_input: bool,
     wait: bool,
     timeout: float | None,
+    save: Path | None,
     parameters: dict[str, Any],
     **options: Any,
 ) -> None:
     """Submit one job.
 
-    INPUT is text, or - for what stdin holds (without the newline at its end). Prints the job's id, or with --wait the
-    answer.
+    INPUT is text, or - for what stdin holds (without the newline at its end). Files of --image, --audio and --video
+    are inputs without it; with it they go beside the text, as {"text": ..., "images": ...}. Prints the job's id, or
+    with --wait the answer.
     """
-    if timeout is not None and not wait:
-        raise click.UsageError("--timeout is for --wait; give both, or neither")
-    inputs = read_input(text, json_input=json_input)
+    if (timeout is not None or save is not None) and not wait:
+        raise click.UsageError("--timeout and --save are for --wait; give it too, or none of them")
+    files = {name: options.pop(name) for name in SOURCES}
+    if text is None and (json_input or not any(files.values())):
+        raise click.UsageError("Missing argument 'INPUT': give text, -, or a file with --image, --audio or --video.")
+    inputs = with_media(None if text is None else read_input(text, json_input=json_input), files)
+    invocation.decode = save is not None
     with invocation.connect(invocation) as client:
         try:
             job = client.submit(queue, inputs, parameters, **options)
@@ -65,7 +75,7 @@ def submit(  # noqa: PLR0913  # each is an option of the command
         if wait:
             with _told(job.id):
                 answer = job.result(timeout)
-            show_answer(invocation, job.id, answer)
+            show_answer(invocation, job.id, answer, save)
         else:
             click.echo(to_json({"id": job.id, "queue": queue}) if invocation.json else job.id)
 
@@ -102,24 +112,32 @@ def read_input(text: str, *, json_input: bool) -> Any:
         raise click.BadParameter(f"not JSON ({error}); put it in single quotes", param_hint="INPUT") from error
 
 
-def show_answer(invocation: Invocation, job_id: str, answer: Any) -> None:
-    """Print an answer as the call asked for."""
+def show_answer(invocation: Invocation, job_id: str, answer: Any, folder: Path | None) -> None:
+    """Print an answer as the call asked for; with a folder, its media are written there."""
+    if folder is not None:
+        try:
+            answer = saved(answer, folder)
+        except click.UsageError as error:
+            again = f"`pipemill result {job_id} --save DIR`"
+            raise click.UsageError(f"{error.message}; {again} writes the answer again") from error
     if invocation.json:
         click.echo(to_json({"id": job_id, "result": answer}))
     else:
-        show(answer)
+        show(in_words(answer))
 
 
 @click.command()
 @click.argument("job_id", metavar="ID")
 @click.option("--timeout", type=Seconds(), help="Wait this long at most, 0 only looks; without it, until the job ends.")
+@save_option
 @broker_options
 @json_option
 @pass_invocation
-def result(invocation: Invocation, job_id: str, timeout: float | None) -> None:
+def result(invocation: Invocation, job_id: str, timeout: float | None, save: Path | None) -> None:
     """Print a job's answer, waiting for it."""
+    invocation.decode = save is not None
     with invocation.connect(invocation) as client:
-        show_answer(invocation, job_id, client.result(job_id, timeout))
+        show_answer(invocation, job_id, client.result(job_id, timeout), save)
 
 
 @click.command()

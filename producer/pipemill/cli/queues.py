@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 #: The shortest time between two looks of ``--watch``, in seconds: each look is a round trip or two for each queue.
 SHORTEST_INTERVAL_SECONDS: Final = 0.1
-_HEAD: Final = ("queue", "task", "model", "waiting", "parked", "leased", "dead", "rate/s", "lanes", "mean batch")
+_COUNTS: Final = ("waiting", "parked", "leased", "dead")
+_HEAD: Final = ("queue", "task", "model", *_COUNTS, "rate/s", "lanes", "mean batch", "items")
 
 
 @click.command()
@@ -30,7 +31,8 @@ def queues(invocation: Invocation, *, watch: bool, interval: float) -> None:
     """List the queues and how they stand.
 
     waiting: jobs to be taken; parked: jobs whose time is still to come; leased: jobs that workers hold; dead: dead
-    letters; rate/s: jobs ended lately; lanes: workers at it; mean batch: items of a forward pass.
+    letters; rate/s: jobs ended lately; lanes: workers at it; mean batch: items of a forward pass; items: how they
+    share one (padded to a common length, exact shapes only, or solo), and what a self-check forbade.
     """
     with invocation.connect(invocation) as client:
         if not watch:
@@ -67,8 +69,8 @@ def _print(invocation: Invocation, reports: Sequence[QueueReport]) -> None:
 def _rows(reports: Sequence[QueueReport]) -> list[list[Any]]:
     rows = []
     for each in map(facts, reports):
-        numbers = [each[name] for name in ("waiting", "parked", "leased", "dead")]
-        lanes = [round(each["rate"], 1), len(each["lanes"]), each["mean_batch"]]
+        numbers = [each[name] for name in _COUNTS]
+        lanes = [round(each["rate"], 1), len(each["lanes"]), each["mean_batch"], each["items"]]
         rows.append([each["queue"], each["task"], each["model"], *numbers, *lanes])
     return rows
 
@@ -87,6 +89,7 @@ def facts(report: QueueReport) -> dict[str, Any]:
         "dead": report.dead,
         "rate": round(sum(float(lane.get("rate", 0)) for lane in report.lanes.values()), 3),
         "mean_batch": mean_batch(report),
+        "items": how_items_share(report),
         "totals": dict(report.totals),
         "lanes": {owner: dict(lane) for owner, lane in report.lanes.items()},
     }
@@ -97,3 +100,14 @@ def mean_batch(report: QueueReport) -> float | None:
     counts = [item for lane in report.lanes.values() for item in lane.get("batch_sizes", {}).items()]
     batches = sum(count for _, count in counts)
     return round(sum(int(size) * count for size, count in counts) / batches, 2) if batches else None
+
+
+def how_items_share(report: QueueReport) -> str | None:
+    """How items share the lanes' forward passes, and what a self-check forbade; None before a lane runs."""
+    return ", ".join(sorted({words for lane in report.lanes.values() if (words := _how(lane))})) or None
+
+
+def _how(lane: Mapping[str, Any]) -> str:
+    own = lane.get("sharing") or ""
+    meant = (lane.get("self_check") or {}).get("meant", own)
+    return own if meant == own else f"{own} (not {meant}: answers differed)"

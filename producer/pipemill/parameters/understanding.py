@@ -1,27 +1,20 @@
-"""Parameters of the tasks that read a text without writing one: classification, entities, masks, features."""
+"""Parameters of the tasks that read texts: classification, entities, masks, features, embeddings, ranking."""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from pipemill.parameters.base import MAX_RANKED, Parameters, Text, TokenCount, about, left_out
-from pipemill.validation import mistaken
-
-#: Labels of one zero-shot job: each is a forward pass of its own.
-MAX_LABELS: Final = 200
-#: Characters of one label: it is part of every hypothesis.
-MAX_LABEL_CHARACTERS: Final = 200
+from pipemill.parameters.base import Name, Parameters, Ranked, ScoreFunction, Text, TokenCount, about, left_out
+from pipemill.parameters.labels import Labels, Template, candidate_labels, hypothesis_template
 
 
 class TextClassification(Parameters):
     """Parameters of ``text-classification``."""
 
-    top_k: Annotated[int, Field(ge=1, le=MAX_RANKED)] | None = left_out(
-        "How many labels to return, best first; null returns all."
-    )
-    function_to_apply: Literal["sigmoid", "softmax", "none"] = left_out(
+    top_k: Ranked | None = left_out("How many labels to return, best first; null returns all.")
+    function_to_apply: ScoreFunction = left_out(
         "What turns the logits into scores; left out, the model's configuration decides."
     )
     truncation: bool = left_out("Cut a text that is too long for the model.")
@@ -66,7 +59,7 @@ class FeatureTokenizerOptions(TokenizerOptions):
 class FillMask(Parameters):
     """Parameters of ``fill-mask``."""
 
-    top_k: int = left_out("How many fillings to return, best first.", ge=1, le=MAX_RANKED)
+    top_k: Ranked = left_out("How many fillings to return, best first.")
     targets: (
         Annotated[Text, Field(min_length=1, max_length=100)]
         | Annotated[list[Annotated[Text, Field(min_length=1, max_length=100)]], Field(min_length=1, max_length=1000)]
@@ -88,37 +81,41 @@ class FeatureExtraction(Parameters):
         return self
 
 
-def _usable_labels(labels: str | list[str]) -> str | list[str]:
-    each = _split(labels) if isinstance(labels, str) else labels
-    if not 1 <= len(each) <= MAX_LABELS:
-        raise mistaken(f"{len(each)} labels", f"give 1 to {MAX_LABELS}")
-    if any(not 1 <= len(label) <= MAX_LABEL_CHARACTERS for label in each):
-        raise mistaken("a label is empty or too long", f"give labels of 1 to {MAX_LABEL_CHARACTERS} characters")
-    return labels
-
-
-def _split(labels: str) -> list[str]:
-    return [label.strip() for label in labels.split(",") if label.strip()]
-
-
-def _plain_template(template: str) -> str:
-    if template.count("{") != 1 or template.count("}") != 1 or "{}" not in template:
-        raise mistaken("not exactly one {} for the label", 'write it as in "This example is {}.", with no other braces')
-    return template
-
-
 class ZeroShotClassification(Parameters):
     """Parameters of ``zero-shot-classification``."""
 
-    candidate_labels: Annotated[Text | list[Text], AfterValidator(_usable_labels)] = left_out(
-        "The labels to choose from; required, from the job or from the queue.",
-        json_schema_extra={
-            "allowed": f"a list of 1 to {MAX_LABELS} strings of at most {MAX_LABEL_CHARACTERS} characters, "
-            "or one string with commas between them"
-        },
-    )
-    hypothesis_template: Annotated[Text, AfterValidator(_plain_template)] = left_out(
-        "The sentence into which each label is put, at its only {}.",
-        max_length=300,
-    )
+    candidate_labels: Labels = candidate_labels()
+    hypothesis_template: Template = hypothesis_template()
     multi_label: bool = left_out("Judge each label alone instead of against the others.")
+
+
+class SentenceEmbedding(Parameters):
+    """Parameters of ``sentence-embedding``."""
+
+    pooling: Literal["mean", "cls", "last"] = left_out(
+        "How the tokens' vectors become one: their mean, the first or the last; left out, the model's files decide."
+    )
+    normalize: bool = left_out("Make each vector as long as 1.")
+    truncate_dim: int = left_out("Keep so many of a vector's first numbers.", ge=1, le=1_000_000)
+    truncation: bool = left_out("Cut a text that is too long for the model; true unless said otherwise.")
+    max_length: TokenCount = left_out("Tokens to which a text is cut.")
+    prompt: Text = left_out("Text put before each input.", max_length=10_000)
+    prompt_name: Name = left_out("Name of one of the model's own prompts, put before each input.")
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        if {"prompt", "prompt_name"} <= self.model_fields_set:
+            raise about("prompt_name", "excludes prompt", "give one of them")
+        return self
+
+
+class Rerank(Parameters):
+    """Parameters of ``rerank``."""
+
+    top_k: Ranked = left_out("How many documents to return, best first; left out, all.")
+    return_documents: bool = left_out("Return each document's text beside its score.")
+    function_to_apply: Literal["sigmoid", "none"] = left_out(
+        "What turns the model's logit into a score; left out, the model's files decide."
+    )
+    truncation: bool = left_out("Cut what is too long for the model; true unless said otherwise.")
+    max_length: TokenCount = left_out("Tokens to which query and document together are cut, the longer one first.")

@@ -14,7 +14,7 @@ from pipemill.protocol.messages import (
     message_id,
     split_deliveries,
 )
-from pipemill.protocol.results import Result, decode_result, encode_failure, encode_success
+from pipemill.protocol.results import Result, decode_result, dumps, encode_failure, encode_success
 from pipemill.protocol.states import JobStatus, Outcome
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "decode_arguments",
     "decode_message",
     "decode_result",
+    "dumps",
     "encode_arguments",
     "encode_failure",
     "encode_message",

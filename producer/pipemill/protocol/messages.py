@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,7 +12,7 @@ import orjson
 
 from pipemill.errors import MalformedJob, NotSerialisable
 from pipemill.protocol.names import DELIVERY_END, DELIVERY_MARK, MAX_ID_LENGTH, PAYLOAD_HEADER, TASK_NAME
-from pipemill.protocol.results import has_non_finite
+from pipemill.protocol.results import dumps, has_non_finite
 
 #: A longer delivery count is nobody's; Python refuses to read numbers of thousands of digits.
 MAX_COUNT_DIGITS: Final = 10
@@ -48,8 +49,8 @@ class Job:
 _NO_CANVAS: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
-def encode_arguments(inputs: Any, parameters: dict[str, Any]) -> bytes:
-    """Write inputs and parameters as a Celery message body (JSON).
+def encode_arguments(inputs: Any, parameters: dict[str, Any], default: Callable[[Any], Any] | None = None) -> bytes:
+    """Write inputs and parameters as a Celery message body (JSON); ``default`` writes what JSON lacks.
 
     Raises
     ------
@@ -58,8 +59,8 @@ def encode_arguments(inputs: Any, parameters: dict[str, Any]) -> bytes:
 
     """
     try:
-        encoded = orjson.dumps(((inputs,), parameters, _NO_CANVAS))
-    except TypeError as error:
+        encoded = dumps(((inputs,), parameters, _NO_CANVAS), default)
+    except (TypeError, ValueError) as error:
         message = f"inputs and parameters must be JSON (str, int, float, bool, None, list, dict): {error}"
         raise NotSerialisable(message) from error
     if encoded.count(b"null") > len(_NO_CANVAS) and has_non_finite((inputs, parameters)):
@@ -134,11 +135,20 @@ def _iso(moment: float | None) -> str | None:
 def message_id(raw: bytes) -> str | None:
     """Find the job id in a message, even in one that is otherwise no job; None if there is none to answer to."""
     try:
-        message = orjson.loads(raw)
-        job_id = message["headers"]["id"]
-    except (ValueError, TypeError, KeyError):
+        job_id = _loads_leniently(raw)["headers"]["id"]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return job_id if isinstance(job_id, str) and 0 < len(job_id) <= MAX_ID_LENGTH else None
+
+
+def _loads_leniently(raw: bytes) -> Any:
+    """Read JSON as Celery's own encoder may write it: with half a surrogate pair, say, which orjson refuses."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        import json  # noqa: PLC0415  # rarely needed, and it would slow down the import of every producer
+
+        return json.loads(raw)
 
 
 def decode_message(raw: bytes, queue: str) -> Job:

@@ -25,6 +25,8 @@ RECORD_TTL_SECONDS: Final = 7 * 24 * 3600
 MAX_ID_LENGTH: Final = 255
 #: The header that says where a payload sent by reference lies.
 PAYLOAD_HEADER: Final = "pipemill_payload"
+#: What every document with media in it has: the keys of their forms, and no others of ours, start so.
+MEDIA_MARK: Final = b'"$'
 #: First byte of a message that has been delivered before: ``\x01<count>\x02<message>``.
 DELIVERY_MARK: Final = b"\x01"
 DELIVERY_END: Final = b"\x02"
@@ -77,6 +79,11 @@ def record_key(job_id: str) -> str:
 def payload_key(job_id: str) -> str:
     """Where a large payload lies while the job hasn't ended."""
     return f"{PREFIX}payload:{job_id}"
+
+
+def blob_key(name: str) -> str:
+    """Where bytes sent by reference lie; the name is random."""
+    return f"{PREFIX}blob:{name}"
 
 
 def once_key(queue: str, key: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
+from numbers import Real
 from typing import Any
 
 import orjson
 
 from pipemill.errors import JOB_ERRORS, JobCancelled, JobError, JobExpired, JobFailed
+from pipemill.protocol.names import MEDIA_MARK
 from pipemill.protocol.states import JobStatus
 
 
@@ -23,6 +26,8 @@ class Result:
     value: Any = None
     #: What ``result()`` raises, when it didn't.
     error: JobError | None = None
+    #: Whether the answer may hold forms of media: images, arrays and the like, as JSON has them.
+    has_media: bool = False
 
     def get(self) -> Any:
         """Return the answer.
@@ -38,8 +43,12 @@ class Result:
         return self.value
 
 
-def encode_success(job_id: str, value: Any, *, links: dict[str, Any] | None = None) -> bytes:
+def encode_success(
+    job_id: str, value: Any, *, links: dict[str, Any] | None = None, default: Callable[[Any], Any] | None = None
+) -> bytes:
     """Write an answer as Celery's result document; NaN and infinities as Celery's own encoder writes them.
+
+    ``default`` writes what JSON lacks, ``pipemill.codec.encoder()`` for one; without it arrays become lists.
 
     Raises
     ------
@@ -47,10 +56,20 @@ def encode_success(job_id: str, value: Any, *, links: dict[str, Any] | None = No
         When the answer holds what JSON has no form for.
 
     """
-    encoded = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    encoded = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY) if default is None else dumps(value, default)
     if b"null" in encoded and has_non_finite(value):
-        encoded = _dumps_with_nan(value)
+        encoded = _dumps_with_nan(value, default)
     return _document("SUCCESS", job_id, orjson.Fragment(encoded), links)
+
+
+def dumps(value: Any, default: Callable[[Any], Any] | None) -> bytes:
+    """Write JSON; ``default`` writes what JSON lacks, and what it raises is raised as it is."""
+    try:
+        return orjson.dumps(value, default, orjson.OPT_PASSTHROUGH_DATACLASS if default else 0)
+    except orjson.JSONEncodeError as error:
+        if error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
 
 
 def has_non_finite(value: Any) -> bool:
@@ -59,7 +78,13 @@ def has_non_finite(value: Any) -> bool:
         return any(map(has_non_finite, value.values()))
     if isinstance(value, list | tuple):
         return any(map(has_non_finite, value))
-    return isinstance(value, float) and not math.isfinite(value)
+    if type(value) is float:
+        return not math.isfinite(value)
+    if value is None or isinstance(value, str | int):
+        return False
+    if is_dataclass(value) and not isinstance(value, type):
+        return any(has_non_finite(getattr(value, each.name)) for each in fields(value) if each.name[0] != "_")
+    return isinstance(value, Real) and not math.isfinite(value)
 
 
 def encode_failure(job_id: str, error: JobError, *, links: dict[str, Any] | None = None) -> bytes:
@@ -94,7 +119,7 @@ def decode_result(job_id: str, document: bytes) -> Result | None:
         meta = _loads_with_nan(document)
     status, value = meta.get("status"), meta.get("result")
     if status == "SUCCESS":
-        return Result(job_id=job_id, status=JobStatus.SUCCEEDED, value=value)
+        return Result(job_id=job_id, status=JobStatus.SUCCEEDED, value=value, has_media=MEDIA_MARK in document)
     if status == "FAILURE":
         return Result(job_id=job_id, status=JobStatus.FAILED, error=_error(value))
     if status == "REVOKED":
@@ -105,10 +130,10 @@ def decode_result(job_id: str, document: bytes) -> Result | None:
     return None
 
 
-def _dumps_with_nan(value: Any) -> bytes:
+def _dumps_with_nan(value: Any, default: Callable[[Any], Any] | None) -> bytes:
     import json  # noqa: PLC0415  # rarely needed, and it would slow down the import of every producer
 
-    return json.dumps(value).encode()
+    return json.dumps(value, default=default).encode()
 
 
 def _loads_with_nan(document: bytes) -> Any:

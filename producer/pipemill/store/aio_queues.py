@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from pipemill.protocol import names
 from pipemill.store import wire
-from pipemill.store.base import Accepted, QueueInfo, QueueReport, Standing, Submission
+from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.connection import Client, connect_async, script, translated
 from pipemill.store.queues import LOOK_AGAIN_SECONDS, SUBSCRIBED_SECONDS, wire_report
+from pipemill.store.redis_blobs import RedisBlobs
 
 
 class AsyncRedisQueueStore:
@@ -19,6 +21,15 @@ class AsyncRedisQueueStore:
     def __init__(self, url: str, *, client: Client | None = None):
         self.url = url
         self._client = client if client is not None else connect_async(url)
+        self._blobs: RedisBlobs | None = None
+        self._making_blobs = threading.Lock()
+
+    @property
+    def blobs(self) -> BlobStore:
+        """Where bytes lie that are too large for a message or a result; it blocks, on connections of its own."""
+        with self._making_blobs:  # answers are read in several threads
+            self._blobs = self._blobs or RedisBlobs(self.url)
+        return self._blobs
 
     async def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
         """Accept jobs up to the depth cap; None when the queue is unknown."""
@@ -91,4 +102,6 @@ class AsyncRedisQueueStore:
 
     async def close(self) -> None:
         """Close connections."""
+        if self._blobs is not None:
+            self._blobs.close()
         await self._client.aclose()

@@ -144,12 +144,45 @@ class Completion:
     follow_ups: Sequence[tuple[str, bytes]] = ()
 
 
+class BlobStore(Protocol):
+    """Where bytes lie that are too large for a message or a result. Thread-safe.
+
+    A reference is ``<kind>:<name>``; the name tells nothing of a place, and can't be guessed.
+    """
+
+    def put(self, data: bytes, ttl_seconds: int) -> str:
+        """Keep bytes for at least so many seconds; returns their reference."""
+        ...
+
+    def get(self, reference: str, max_bytes: int | None = None) -> bytes | None:
+        """Read what a reference stands for; None when it is gone.
+
+        Raises
+        ------
+        PayloadTooLarge
+            When it has more than ``max_bytes``; it is not read then.
+        ValueError
+            When it is no reference of this store.
+
+        """
+        ...
+
+    def delete(self, references: Sequence[str]) -> None:
+        """Forget them; those that are gone are no error."""
+        ...
+
+
 class JobStore(Protocol):
     """One lane's hold on its queue. Thread-safe; ``wait`` and ``take`` are called from one thread."""
 
     @property
     def owner(self) -> str:
         """The lease owner's name, new for every start."""
+        ...
+
+    @property
+    def blobs(self) -> BlobStore:
+        """Where bytes lie that are too large for a message or a result."""
         ...
 
     def announce(self, info: QueueInfo) -> None:
@@ -203,6 +236,11 @@ class JobStore(Protocol):
 class QueueStore(Protocol):
     """A producer's view of the broker. Thread-safe."""
 
+    @property
+    def blobs(self) -> BlobStore:
+        """Where bytes lie that are too large for a message or a result."""
+        ...
+
     def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
         """Accept jobs up to the depth cap; None when the queue is unknown."""
         ...
@@ -238,6 +276,11 @@ class QueueStore(Protocol):
 
 class AsyncQueueStore(Protocol):
     """``QueueStore`` for asyncio."""
+
+    @property
+    def blobs(self) -> BlobStore:
+        """Where bytes lie that are too large for a message or a result; it blocks."""
+        ...
 
     async def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
         """Accept jobs up to the depth cap; None when the queue is unknown."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
 from pipemill.errors import BrokerUnavailable
 from pipemill.protocol import Outcome, names, split_deliveries
 from pipemill.store import wire
-from pipemill.store.base import DEFAULT_LEASE_SECONDS, Completion, Leased, QueueInfo, Renewal, Taken
+from pipemill.store.base import DEFAULT_LEASE_SECONDS, BlobStore, Completion, Leased, QueueInfo, Renewal, Taken
 from pipemill.store.connection import Client, connect, script, translated
+from pipemill.store.redis_blobs import RedisBlobs
 
 #: Dead letters kept per queue.
 DEAD_LETTERS_KEPT: Final = 10_000
@@ -23,6 +24,11 @@ TAKE_AT_MOST: Final = 128
 REAP_AT_MOST: Final = 16
 #: How long the trace of a job with an ignored result is kept against duplicates, in seconds.
 TRACE_TTL_SECONDS: Final = 300
+#: The script's code for a large document that isn't where it was written.
+DOCUMENT_GONE: Final = 3
+
+#: How the script is to end a lease: the way, the value, and the retention or due time in seconds.
+_HowToEnd: TypeAlias = tuple[str, bytes | str, float]
 
 
 class RedisJobStore:
@@ -41,6 +47,8 @@ class RedisJobStore:
         self.queue = queue
         self.owner = names.new_owner(queue)
         self._client = client if client is not None else connect(url)
+        #: Where bytes lie that are too large for a message or a result.
+        self.blobs: BlobStore = RedisBlobs(url, client=self._client)
         self._lease_seconds = lease_seconds
         self._ttl = result_ttl_seconds
         self._lists = names.list_keys(queue)
@@ -116,32 +124,41 @@ class RedisJobStore:
 
     def complete(self, completions: Sequence[Completion]) -> list[bool]:
         """End leases atomically; large documents are written first and renamed by the script."""
-        arguments: list[Any] = [names.record_key(""), names.result_key(""), names.payload_key(""), DEAD_LETTERS_KEPT]
-        large: dict[int, Completion] = {}
         with translated(self.url):
-            for index, done in enumerate(completions):
-                how, value, ttl = self._end(done)
-                if how == "move":
-                    large[index] = done
-                arguments += (done.field, done.job_id, done.outcome.value, how, value, ttl, len(done.follow_ups))
-                for follow_up in done.follow_ups:
-                    arguments += follow_up
-            keys = [
-                self._hash,
-                names.counters_key(self.queue),
-                names.delayed_key(self.queue),
-                names.dead_key(self.queue),
-                names.cancelled_key(self.queue),
-            ]
-            reply = script("complete").run(self._client, keys, arguments)
-            for index, done in large.items():
-                if reply[index] == 1 and done.document is not None:
+            ends = [self._end(done) for done in completions]
+            reply = self._run_complete(completions, ends)
+            # A document that was evicted, or expired, on its way goes through the script, which blocks the server.
+            again = [index for index, code in enumerate(reply) if code == DOCUMENT_GONE]
+            if again:
+                whole = [("store", completions[index].document or b"", self._ttl) for index in again]
+                codes = self._run_complete([completions[index] for index in again], whole)
+                for index, code in zip(again, codes, strict=True):
+                    reply[index] = code
+            for index, (done, (how, _, _)) in enumerate(zip(completions, ends, strict=True)):
+                if how == "move" and reply[index] == 1 and index not in again and done.document is not None:
                     self._client.publish(names.result_key(done.job_id), done.document)
         self._held.difference_update(done.field for done in completions)
         return [code == 1 for code in reply]
 
-    def _end(self, done: Completion) -> tuple[str, bytes | str, float]:
-        """How the script is to end it: the way, the value, and the retention or due time."""
+    def _run_complete(self, completions: Sequence[Completion], ends: Sequence[_HowToEnd]) -> list[int]:
+        """Run ``complete.lua``; its code for each."""
+        arguments: list[Any] = [names.record_key(""), names.result_key(""), names.payload_key(""), DEAD_LETTERS_KEPT]
+        for done, (how, value, seconds) in zip(completions, ends, strict=True):
+            arguments += (done.field, done.job_id, done.outcome.value, how, value, seconds, len(done.follow_ups))
+            for follow_up in done.follow_ups:
+                arguments += follow_up
+        keys = [
+            self._hash,
+            names.counters_key(self.queue),
+            names.delayed_key(self.queue),
+            names.dead_key(self.queue),
+            names.cancelled_key(self.queue),
+        ]
+        codes: list[int] = script("complete").run(self._client, keys, arguments)
+        return codes
+
+    def _end(self, done: Completion) -> _HowToEnd:
+        """How the script is to end it; a large document is written here."""
         if done.outcome is Outcome.PARKED:
             return "park", "", done.due
         if done.document is None:

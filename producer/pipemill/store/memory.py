@@ -15,6 +15,7 @@ from pipemill.store import wire
 from pipemill.store.base import (
     DEFAULT_LEASE_SECONDS,
     Accepted,
+    BlobStore,
     Completion,
     Leased,
     QueueInfo,
@@ -24,6 +25,7 @@ from pipemill.store.base import (
     Submission,
     Taken,
 )
+from pipemill.store.blobs import MemoryBlobs
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class MemoryBroker:
         self.once: dict[tuple[str, str], str] = {}
         self.sequence = 0
         self._offset = 0.0
+        self.blobs = MemoryBlobs(self.now)
 
     def now(self) -> float:
         """Seconds since the epoch, on this broker's clock."""
@@ -99,6 +102,7 @@ class MemoryJobStore:
     def __init__(self, broker: MemoryBroker, queue: str, *, lease_seconds: float = DEFAULT_LEASE_SECONDS):
         self.owner = names.new_owner(queue)
         self._broker, self._name, self._lease_seconds = broker, queue, lease_seconds
+        self.blobs: BlobStore = broker.blobs
         self._seen_cancelled = 0.0
 
     @property
@@ -257,6 +261,7 @@ class MemoryQueueStore:
 
     def __init__(self, broker: MemoryBroker):
         self._broker = broker
+        self.blobs: BlobStore = broker.blobs
 
     def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
         """Accept jobs up to the depth cap; None when the queue is unknown."""

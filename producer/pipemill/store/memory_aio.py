@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from pipemill.store.base import Accepted, QueueInfo, QueueReport, Standing, Submission
+from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.memory import MemoryBroker, MemoryQueueStore
 
 #: How often a waiting producer looks, in seconds: nothing wakes an event loop from another thread's job.
@@ -19,6 +19,7 @@ class AsyncMemoryQueueStore:
 
     def __init__(self, broker: MemoryBroker):
         self._store = MemoryQueueStore(broker)
+        self.blobs: BlobStore = broker.blobs
 
     async def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
         """Accept jobs up to the depth cap; None when the queue is unknown."""

@@ -13,8 +13,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pipemill.protocol import names
 from pipemill.store import wire
-from pipemill.store.base import Accepted, QueueInfo, QueueReport, Standing, Submission
+from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.connection import Client, connect, script, translated
+from pipemill.store.redis_blobs import RedisBlobs
 
 #: A publish can be lost with its connection, so a waiting producer also looks this often, in seconds.
 LOOK_AGAIN_SECONDS: Final = 1.0
@@ -30,6 +31,8 @@ class RedisQueueStore:
     def __init__(self, url: str, *, client: Client | None = None):
         self.url = url
         self._client = client if client is not None else connect(url)
+        #: Where bytes lie that are too large for a message or a result.
+        self.blobs: BlobStore = RedisBlobs(url, client=self._client)
         #: Subscriptions between two waits; a connection each, so that a wait doesn't have to open one.
         self._idle_channels: list[Any] = []
 

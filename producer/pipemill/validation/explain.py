@@ -186,6 +186,7 @@ _PROBLEMS: Final[Mapping[str, _Say]] = {
     "string_unicode": _is_not("valid Unicode"),
     "bool_type": _is_not("true or false"),
     "list_type": _is_not("a list"),
+    "tuple_type": _is_not("a list"),
     "dict_type": _is_not("a mapping"),
     "mapping_type": _is_not("a mapping"),
     "model_type": _is_not("a mapping"),

@@ -219,13 +219,60 @@ def test_defaults_are_complete(tmp_path: Path) -> None:
         "dtype": "auto",
         "device": "auto",
         "device_map": None,
+        "quantisation": None,
+        "adapter": None,
+        "adapter_revision": None,
+        "trust_remote_code": False,
+        "urls": None,
         "parameters": {},
-        "batch": {"max_items": 64, "max_tokens": None, "max_amplification": 1.5},
-        "limits": {"max_depth": 100_000, "max_input_bytes": 1_048_576},
+        "batch": {"max_items": 64, "max_tokens": None, "max_amplification": 1.5, "tolerance": 1e-4},
+        "limits": {
+            "max_depth": 100_000,
+            "max_input_bytes": None,
+            "max_media": 16,
+            "max_media_bytes": 67_108_864,
+            "max_pixels": 25_000_000,
+            "max_seconds": 1_800,
+            "max_frames": 1_024,
+        },
         "result_ttl_seconds": 3_600,
         "prefetch": None,
     }
     assert queue.prefetch_jobs == 256
+    assert catalogue.blobs is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("{task: echo}", 1_048_576),
+        ("{task: object-detection, model: ./m}", 33_554_432),
+        ("{task: object-detection, model: ./m, limits: {max_input_bytes: 7}}", 7),
+    ],
+)
+def test_input_bytes_are_worked_out(tmp_path: Path, settings: str, expected: int) -> None:
+    """A queue that doesn't limit its inputs takes a long text, or a few photographs where its task takes media."""
+    catalogue = load_catalogue(write(tmp_path, f"queues: {{q: {settings}}}"), environ={})
+    assert catalogue.queues["q"].max_input_bytes == expected
+
+
+def test_sections_for_media(tmp_path: Path) -> None:
+    """Hosts and a place for large media are named, and everything else about them has a default."""
+    text = (
+        "blobs: {location: 's3://bucket/prefix'}\n"
+        "queues: {q: {task: image-classification, model: ./m, urls: {hosts: [images.example.org, '*.example.com']}}}"
+    )
+    catalogue = load_catalogue(write(tmp_path, text), environ={})
+    assert catalogue.model_dump()["blobs"] == {
+        "location": "s3://bucket/prefix",
+        "min_bytes": 262_144,
+        "retention_days": 7,
+    }
+    assert catalogue.queues["q"].model_dump()["urls"] == {
+        "hosts": ("images.example.org", "*.example.com"),
+        "max_bytes": 33_554_432,
+        "timeout_seconds": 10,
+    }
 
 
 def test_given_prefetch_counts(tmp_path: Path) -> None:

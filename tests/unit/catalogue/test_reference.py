@@ -20,6 +20,9 @@ from pipemill.catalogue import (
     load_catalogue,
     reference,
 )
+from pipemill.catalogue.model import BlobSettings, UrlSettings
+from pipemill.parameters import PARAMETERS
+from pipemill.parameters.generation import Generation
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/catalogue.md"
@@ -40,12 +43,24 @@ def test_module_prints_the_reference() -> None:
     assert python("-m", "pipemill.catalogue") == reference()
 
 
-@pytest.mark.parametrize("model", [Catalogue, WorkerSettings, QueueSettings, BatchSettings, LimitSettings])
+@pytest.mark.parametrize(
+    "model",
+    [Catalogue, WorkerSettings, BlobSettings, QueueSettings, BatchSettings, LimitSettings, UrlSettings, Generation],
+)
 def test_every_field_is_described(model: type[BaseModel]) -> None:
     """Each field says what it means and stands in the reference."""
     for name, field in model.model_fields.items():
         assert field.description, name
         assert f"| `{name}` |" in reference()
+
+
+@pytest.mark.parametrize("task", PARAMETERS)
+def test_every_parameter_is_described(task: str) -> None:
+    """Each parameter of a task stands in the task's part of the page, or in the settings that it points to."""
+    part = reference().partition(f"### Parameters of `{task}`\n")[2].partition("\n### ")[0]
+    shared = Generation.model_fields if "#generation-settings" in part else {}
+    assert [name for name in PARAMETERS[task].model_fields if f"| `{name}`" not in part and name not in shared] == []
+    assert ("None." in part) == (not PARAMETERS[task].model_fields)
 
 
 def test_examples_of_the_page_are_right(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def run(broker: MemoryBroker) -> Run:
     """Call the command line over the broker in memory."""
 
     def call(*arguments: str, stdin: str | bytes | None = None) -> Result:
-        invocation = Invocation(connect=lambda _: testing.client(broker))
+        invocation = Invocation(connect=lambda told: testing.client(broker, decode=told.decode))
         return CliRunner().invoke(main, arguments, input=stdin, obj=invocation)
 
     return call
@@ -45,5 +45,5 @@ def answer(inputs: Any, **parameters: Any) -> Any:
 @pytest.fixture
 def sentiment(broker: MemoryBroker) -> Iterator[list[Any]]:
     """A queue that is answered; gives the list of the jobs started so far."""
-    with testing.answering(broker, "sentiment", answer, task="text-classification", max_input_bytes=1000) as started:
+    with testing.answering(broker, "sentiment", answer, max_input_bytes=1000) as started:
         yield started

@@ -22,7 +22,7 @@ def announce(broker: MemoryBroker) -> None:
     testing.announce(broker, "sentiment", task="text-classification", model="org/name")
     testing.client(broker).submit_many("sentiment", ["a", "b"])
     for rate, sizes in ((1.5, {"1": 2, "4": 1}), (2.0, {"8": 1})):
-        MemoryJobStore(broker, "sentiment").report({"rate": rate, "batch_sizes": sizes})
+        MemoryJobStore(broker, "sentiment").report({"rate": rate, "batch_sizes": sizes, "sharing": "padded"})
 
 
 def test_no_queues_says_what_to_do(run: Run) -> None:
@@ -36,8 +36,9 @@ def test_queues_are_a_table(run: Run, broker: MemoryBroker) -> None:
     """Each queue is a row with its figures, those of its lanes together."""
     announce(broker)
     head, row = run("queues").stdout.splitlines()
-    assert " ".join(head.split()) == "queue task model waiting parked leased dead rate/s lanes mean batch"
-    assert row.split() == ["sentiment", "text-classification", "org/name", "2", "0", "0", "0", "3.5", "2", "3.5"]
+    assert " ".join(head.split()) == "queue task model waiting parked leased dead rate/s lanes mean batch items"
+    expected = ["sentiment", "text-classification", "org/name", "2", "0", "0", "0", "3.5", "2", "3.5", "padded"]
+    assert row.split() == expected
 
 
 def test_queues_are_json_when_asked_for(run: Run, broker: MemoryBroker) -> None:
@@ -57,6 +58,17 @@ def test_mean_batch_of_no_batch() -> None:
         info=QueueInfo(name="a", task="echo"), waiting={}, parked=0, leased=0, dead=0, totals={}, lanes={"x": {}}
     )
     assert queues.mean_batch(report) is None
+
+
+def test_what_a_self_check_forbade_is_told(run: Run, broker: MemoryBroker) -> None:
+    """A lane that doesn't share as its task would says so in the table and by name."""
+    check = {"meant": "padded", "sharing": "exact", "difference": 0.25}
+    MemoryJobStore(broker, "sentiment").report({"sharing": "exact", "self_check": check})
+    testing.announce(broker, "sentiment", task="text-classification", model="org/name")
+    assert run("queues").stdout.splitlines()[1].endswith("exact (not padded: answers differed)")
+    (facts,) = json.loads(run("queues", "--json").stdout)
+    (lane,) = facts["lanes"].values()
+    assert lane["self_check"] == check
 
 
 def test_watch_redraws_a_terminal(run: Run, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:

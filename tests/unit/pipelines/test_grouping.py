@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from pipemill_worker.pipelines.grouping import Sharing, SharingRule, group_key
+from pipemill_worker.pipelines.grouping import SharingRule, group_key
+from pipemill_worker.pipelines.rules import Sharing
 
 EXACT = SharingRule(sharing=Sharing.EXACT)
-PADDED = SharingRule(sharing=Sharing.PADDED, pad_token_id=0)
+OWN = frozenset({"candidate_label", "sentence", "special_tokens_mask"})
+PADDED = SharingRule(sharing=Sharing.PADDED, pad_token_id=0, per_item=OWN)
 
 
 def tokens(length: int, **others: Any) -> dict[str, Any]:

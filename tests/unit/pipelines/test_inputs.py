@@ -8,6 +8,7 @@ import pytest
 
 from pipemill.errors import InvalidInput
 from pipemill_worker.pipelines.inputs import MAX_ELEMENTS, check_inputs, shorten
+from tests.tasks.media import drawn
 
 PAIR = {"text": "a", "text_pair": "b"}
 MESSAGE = {"role": "user", "content": "a"}
@@ -78,7 +79,7 @@ def test_bad_inputs_are_refused(task: str, inputs: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("inputs", "text"),
     [
-        ("a b", "must be a list of words, not str"),
+        ("a b", "must be a list of words, not a string"),
         ([], "the list of words is empty"),
         (["a", ""], "word 1 of the input is an empty string"),
         ([["a"], "b"], "element 1 of the inputs must be a list of words"),
@@ -108,3 +109,11 @@ def test_no_error_repeats_a_long_input() -> None:
     assert "\n" not in str(caught.value)
     assert shorten("a" * 81) == "a" * 79 + "…"
     assert shorten("a" * 80) == "a" * 80
+
+
+def test_prompts_with_images_come_one_a_job() -> None:
+    """image-text-to-text takes a list of objects for a chat, and would blame the parameters; any-to-any takes it."""
+    prompts = [{"text": "what is it?", "images": drawn(number)} for number in range(2)]
+    with pytest.raises(InvalidInput, match="give each object in its own job"):
+        check_inputs("image-text-to-text", prompts)
+    check_inputs("any-to-any", prompts)

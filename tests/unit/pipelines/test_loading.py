@@ -14,6 +14,7 @@ import transformers
 
 from pipemill.errors import InvalidParameter, ModelLoadError
 from pipemill_worker.pipelines import load_runner, loading
+from pipemill_worker.pipelines.loading import sources
 from tests.unit.pipelines.tiny import (
     LABELS,
     Settings,
@@ -122,7 +123,9 @@ def test_file_instead_of_folder(tmp_path: Path) -> None:
     """A weights file is not a model's folder."""
     file = tmp_path / "model.safetensors"
     file.touch()
-    assert "this is a file; name the folder" in refusal(Settings(task="text-classification", model=str(file)))
+    assert "this is a file; name the folder that holds config.json" in refusal(
+        Settings(task="text-classification", model=str(file))
+    )
 
 
 def test_no_model() -> None:
@@ -203,23 +206,10 @@ def test_fill_mask_needs_a_mask_token(tmp_path: Path) -> None:
     assert "choose a model whose tokenizer has a mask token" in refusal(Settings(task="fill-mask", model=str(tmp_path)))
 
 
-def test_code_from_a_repository_is_never_run(tmp_path: Path) -> None:
-    """A checkpoint that brings code of its own is refused, and its code stays unread."""
-    save(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["model_type"] = "homemade"
-    config["auto_map"] = {"AutoConfig": "code.Config", "AutoModelForSequenceClassification": "code.Model"}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    text = refusal(Settings(task="text-classification", model=str(tmp_path)))
-    assert "code from a repository is never run" in text
-    assert not (tmp_path / "ran").exists()
-
-
 def test_unknown_task(tmp_path: Path) -> None:
-    """A task that isn't driven in stages is refused with those that are."""
-    text = refusal(Settings(task="image-classification", model=save(tmp_path)))
-    assert "use one of feature-extraction, fill-mask, text-classification, text-generation" in text
+    """A task that nothing has a pipeline for is refused with those that there are."""
+    text = refusal(Settings(task="image-to-image", model=save(tmp_path)))
+    assert "use one of any-to-any, audio-classification, automatic-speech-recognition" in text
 
 
 def test_missing_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,14 +224,14 @@ def test_missing_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_builtin_models_lie_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``builtin:NAME`` is the folder of that name, and any other name is refused with those there are."""
     assert loading.BUILTIN_MODELS.parts[-3:] == ("pipemill_worker", "demo", "models")
-    monkeypatch.setattr(loading, "BUILTIN_MODELS", tmp_path)
+    monkeypatch.setattr(sources, "BUILTIN_MODELS", tmp_path)
     save(tmp_path / "sentiment")
     settings = Settings(task="text-classification", model="builtin:sentiment")
     assert load_runner("mine", settings).describe()["model"] == "builtin:sentiment"
     for name in ("sentimental", "../sentiment", "", "."):
         text = refusal(replace(settings, model=f"builtin:{name}"))
         assert "choose one that is there: builtin:sentiment" in text
-    monkeypatch.setattr(loading, "BUILTIN_MODELS", tmp_path / "nowhere")
+    monkeypatch.setattr(sources, "BUILTIN_MODELS", tmp_path / "nowhere")
     assert "none in this installation" in refusal(settings)
 
 
@@ -259,5 +249,5 @@ def test_warm_up_tells_a_model_that_cannot_run(tmp_path: Path) -> None:
     tokenizer = wordpiece_tokenizer()
     tiny_model("text-classification", "bert", tokenizer, vocab_size=7).save_pretrained(tmp_path)
     runner = load_runner("mine", Settings(task="text-classification", model=str(tmp_path)))
-    with pytest.raises(ModelLoadError, match=r"queue 'mine': model .* is loaded but can't run 'text-classification'"):
+    with pytest.raises(ModelLoadError, match=r"queue 'mine': model .* is loaded but can't run"):
         runner.warm_up()

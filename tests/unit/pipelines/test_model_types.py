@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipemill_worker.pipelines.grouping import PADDABLE_DECODERS, PADDABLE_ENCODERS, Sharing
+from pipemill_worker.pipelines.grouping import PADDABLE_DECODERS, PADDABLE_ENCODERS
+from pipemill_worker.pipelines.rules import Sharing
 from tests.unit.pipelines.tiny import (
     assert_same,
     byte_tokenizer,

@@ -279,7 +279,7 @@ def test_half_precision_features_are_plain_numbers() -> None:
 def test_forbidding_padding_leaves_exact_shapes() -> None:
     """A lane whose model is found to mind padding goes on with equal lengths."""
     runner = runner_of("text-classification", tiny_pipeline("text-classification"))
-    runner.forbid_padding()
+    runner.share_less()
     run = run_batched(runner, [("river", {}), ("stone", {}), ("river stone", {})])
     assert sorted(run.batches) == [1, 2]
     assert runner.describe()["sharing"] == "exact"
@@ -361,3 +361,16 @@ def test_a_text_without_tokens_is_refused() -> None:
     runner = runner_of("feature-extraction", tiny_pipeline("feature-extraction"))
     with pytest.raises(InvalidInput, match="no tokens"):
         runner.prepare("   ", {"tokenize_kwargs": {"add_special_tokens": False}})
+
+
+def test_postprocessing_may_compute_with_what_the_model_gave() -> None:
+    """Pipelines that draw images decode them after the forward pass, by layers of the model."""
+    pipe = tiny_pipeline("text-classification")
+    layer = torch.nn.Linear(5, 1)
+
+    def decoded(outputs: Any, **_: Any) -> Any:
+        outputs["logits"].clamp_(min=-1.0)
+        return layer(outputs["logits"]).tolist()
+
+    pipe.postprocess = decoded
+    assert_same(answer_of(runner_of("text-classification", pipe), "river")[0], pipe("river")[0])

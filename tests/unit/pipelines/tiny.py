@@ -13,9 +13,19 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from pipemill_worker.pipelines.loading import MODEL_CLASSES
+from pipemill.catalogue.model import BatchSettings, LimitSettings, UrlSettings
 from pipemill_worker.pipelines.runner import TransformersRunner
 from pipemill_worker.seams import Item, Prepared
+
+#: The text tasks, and transformers' class of a model for each.
+MODEL_CLASSES: Final[Mapping[str, type[Any]]] = {
+    "feature-extraction": transformers.AutoModel,
+    "fill-mask": transformers.AutoModelForMaskedLM,
+    "text-classification": transformers.AutoModelForSequenceClassification,
+    "text-generation": transformers.AutoModelForCausalLM,
+    "token-classification": transformers.AutoModelForTokenClassification,
+    "zero-shot-classification": transformers.AutoModelForSequenceClassification,
+}
 
 WORDS: Final = (
     "river",
@@ -177,6 +187,13 @@ class Settings:
     dtype: str = "auto"
     device: str = "cpu"
     device_map: str | None = None
+    quantisation: str | None = None
+    adapter: str | None = None
+    adapter_revision: str | None = None
+    trust_remote_code: bool = False
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    urls: UrlSettings | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 

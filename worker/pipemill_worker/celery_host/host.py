@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from pipemill.catalogue import Catalogue, QueueSettings, load_catalogue
 from pipemill.known import queue_info
+from pipemill.protocol.names import REFERENCE_BYTES
+from pipemill.store.files import FileBlobs, files_of, tiered
 from pipemill.store.jobs import RedisJobStore
 from pipemill_worker.engine import Engine, EngineSettings, Hooks, Lane
 from pipemill_worker.pipelines import load_runner
@@ -47,6 +49,17 @@ class Host:
         """The broker's whole URL."""
         return self.catalogue.broker.reveal()
 
+    @cached_property
+    def files(self) -> FileBlobs | None:
+        """Where large media lie besides the broker, if the catalogue names a place."""
+        return files_of(self.catalogue.blobs)
+
+    @property
+    def _keep_above(self) -> int:
+        """Contents of an answer with more bytes are put aside: what is large for the broker, or for its own place."""
+        settings = self.catalogue.blobs
+        return REFERENCE_BYTES if settings is None else min(REFERENCE_BYTES, settings.min_bytes - 1)
+
     def build_engine(self, queues: Sequence[str], hooks: Hooks) -> Engine:
         """Load the queues' models, warm them up, and put the engine together; nothing is taken yet.
 
@@ -54,8 +67,12 @@ class Host:
         ------
         ModelLoadError
             Names queue, model and cause.
+        ConfigurationError
+            When the place of large media can't be used.
 
         """
+        if queues and self.files is not None:
+            self.files.check()
         worker = self.catalogue.worker
         lanes = [self._build_lane(name, self.catalogue.queues[name]) for name in queues]
         settings = EngineSettings(
@@ -64,21 +81,22 @@ class Host:
             max_deliveries=worker.max_deliveries,
             preprocess_threads=worker.preprocess_threads,
         )
-        return Engine(lanes, settings, hooks)
+        return Engine(lanes, settings, hooks, sweep=self.files.sweep_now if self.files else None)
 
     def _build_lane(self, name: str, queue: QueueSettings) -> Lane:
-        log.info("queue %s: loading %s", name, queue.model or queue.task, extra={"event": "model_loading"})
-        runner = load_runner(name, queue, threads=self._threads())
-        runner.warm_up()
-        facts = runner.describe()
-        device = str(facts.get("device") or "cpu")
-        log.info("queue %s: ready on %s", name, device, extra={"event": "model_ready", "queue": name})
         store = RedisJobStore(
             self.broker,
             name,
             lease_seconds=self.catalogue.worker.lease_seconds,
             result_ttl_seconds=queue.result_ttl_seconds,
         )
+        blobs = tiered(store.blobs, self.files, self.catalogue.blobs)
+        log.info("queue %s: loading %s", name, queue.model or queue.task, extra={"event": "model_loading"})
+        runner = load_runner(name, queue, threads=self._threads(), references=blobs.get)
+        runner.warm_up()
+        facts = runner.describe()
+        device = str(facts.get("device") or "cpu")
+        log.info("queue %s: ready on %s", name, device, extra={"event": "model_ready", "queue": name})
         return Lane(
             queue_info(name, queue),
             store,
@@ -86,6 +104,8 @@ class Host:
             limits=batch_limits(queue, device),
             prefetch=queue.prefetch_jobs,
             device=device,
+            blobs=blobs,
+            keep_above=self._keep_above,
         )
 
     def _threads(self) -> int:

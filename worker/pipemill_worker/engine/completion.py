@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
-from pipemill.errors import JobError, ResultNotSerialisable
-from pipemill.protocol import Job, Outcome, encode_failure, encode_success
+from pipemill.errors import JobError
+from pipemill.protocol import Job, Outcome, encode_failure
 from pipemill.store.base import Completion
+from pipemill_worker.engine.keep import EngineClosed, Keep, encode_answer, links_of
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.prepare import noted_failure
 from pipemill_worker.engine.wiring import CLOSED, Wiring, log
@@ -32,17 +34,39 @@ class Completer:
                 self._complete(lane, ends[start : start + END_AT_MOST])
 
     def _complete(self, lane: Lane, ends: list[End]) -> None:
-        completions = [self._completion(lane, end) for end in ends]
-        done = self._wiring.retrying(
-            lambda: lane.store.complete(completions), f"queue {lane.name}: complete", self._wiring.closed
-        )
-        works = [end.work for end in ends]
-        lane.let_go(works)
-        lost = done.count(False) if done else 0
+        completions: list[Completion] = []
+        keeps: list[Keep] = []
+        for end in ends:
+            keep = Keep(lane, self._wiring, end.work.job)
+            with suppress(EngineClosed):
+                completions.append(self._completion(lane, end, keep))
+                keeps.append(keep)
+        done, answered = self._end_leases(lane, completions)
+        lane.let_go([end.work for end in ends])
+        lost = done.count(False)
+        if answered:
+            for keep, ours in zip(keeps, done, strict=True):
+                if not ours:
+                    keep.forget()
         if lost:
             log.info("queue %s: %d jobs had ended or belong to others", lane.name, lost, extra={"event": "lease_lost"})
 
-    def _completion(self, lane: Lane, end: End) -> Completion:
+    def _end_leases(self, lane: Lane, completions: Sequence[Completion]) -> tuple[list[bool], bool]:
+        """Which leases were still ours, and whether the first call told so.
+
+        When a reply was lost, a lease that isn't ours any more may have been ended by the call without a reply.
+        """
+        calls = 0
+
+        def complete() -> list[bool]:
+            nonlocal calls
+            calls += 1
+            return lane.store.complete(completions)
+
+        done = self._wiring.retrying(complete, f"queue {lane.name}: complete", self._wiring.closed)
+        return done or [], done is not None and calls == 1
+
+    def _completion(self, lane: Lane, end: End, keep: Keep) -> Completion:
         job, outcome, error = end.work.job, end.outcome, end.error
         if outcome is Outcome.PARKED:
             return Completion(field=end.work.field, job_id=job.id, outcome=outcome, due=end.due)
@@ -50,8 +74,9 @@ class Completer:
         document = b""
         if error is None:
             try:
-                value = lane.runner.finish(*_prepared(end))
-                document = _encode(job, value)
+                value, document = encode_answer(job, lane.runner.finish(*_prepared(end)), keep)
+            except EngineClosed:
+                raise
             except JobError as problem:
                 error = problem
             except Exception as problem:  # noqa: BLE001  # whatever it is, it is this job's
@@ -60,8 +85,9 @@ class Completer:
         if job.has_canvas:
             follow_ups, error = self._follow_ups(job, value, error)
         if error is not None:
+            keep.forget()
             outcome = Outcome.FAILED if outcome is Outcome.SUCCEEDED else outcome
-            document = encode_failure(job.id, error, links=_links(job)) if job.id else b""
+            document = encode_failure(job.id, error, links=links_of(job)) if job.id else b""
         return Completion(
             field=end.work.field,
             job_id=job.id,
@@ -73,7 +99,14 @@ class Completer:
     def _follow_ups(
         self, job: Job, value: Any, error: JobError | None
     ) -> tuple[Sequence[tuple[str, bytes]], JobError | None]:
-        """What is pushed together with the job's end; a job whose follow-up can't be sent fails."""
+        """What is pushed together with the job's end; a job whose follow-up can't be sent fails.
+
+        Raises
+        ------
+        EngineClosed
+            When the engine ended while the host could not tell.
+
+        """
         try:
             found = self._wiring.retrying(
                 lambda: self._wiring.hooks.before_end(job, value, error),
@@ -82,7 +115,9 @@ class Completer:
             )
         except JobError as problem:
             return (), error or problem
-        return found or (), error
+        if found is None:
+            raise EngineClosed
+        return found, error
 
 
 def _prepared(end: End) -> tuple[Prepared, list[Any]]:
@@ -90,17 +125,3 @@ def _prepared(end: End) -> tuple[Prepared, list[Any]]:
         text = "a job can't succeed before it was prepared"
         raise RuntimeError(text)
     return end.work.prepared, end.work.outputs
-
-
-def _encode(job: Job, value: Any) -> bytes:
-    try:
-        return encode_success(job.id, value, links=_links(job))
-    except TypeError as error:
-        text = f"the pipeline's answer can't be written as JSON: {error}"
-        raise ResultNotSerialisable(text) from error
-
-
-def _links(job: Job) -> dict[str, Any] | None:
-    """What Celery adds to the result of a job that belongs to a canvas."""
-    links = {"parent_id": job.headers.get("parent_id"), "group_id": job.headers.get("group")}
-    return {name: value for name, value in links.items() if value is not None} or None

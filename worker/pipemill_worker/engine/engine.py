@@ -12,7 +12,7 @@ from pipemill_worker.engine.completion import Completer
 from pipemill_worker.engine.forward import Forward
 from pipemill_worker.engine.hooks import Hooks
 from pipemill_worker.engine.intake import Intake
-from pipemill_worker.engine.keeper import Heartbeat, Reaper
+from pipemill_worker.engine.keeper import Heartbeat, Reaper, Sweeper
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.prepare import Preparer
 from pipemill_worker.engine.wiring import CLOSED, EngineSettings, Gate, Wiring, log
@@ -29,7 +29,15 @@ LAST_SECONDS: Final = 5.0
 class Engine:
     """Runs lanes. ``start`` it once, ``drain`` it once."""
 
-    def __init__(self, lanes: Sequence[Lane], settings: EngineSettings | None = None, hooks: Hooks | None = None):
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        settings: EngineSettings | None = None,
+        hooks: Hooks | None = None,
+        sweep: Callable[[], int] | None = None,
+    ):
+        #: Deletes large media whose retention is over, and says of how many days; None if there is no such place.
+        self._sweep = sweep
         self.lanes = {lane.name: lane for lane in lanes}
         self.failure: BaseException | None = None
         self._wiring = Wiring(settings=settings or EngineSettings(), hooks=hooks or Hooks(), gate=Gate(lanes))
@@ -48,6 +56,8 @@ class Engine:
             self._start("prepare", Preparer(wiring).run, str(number))
         self._start("heartbeat", Heartbeat(lanes, wiring).run)
         self._start("reap", Reaper(lanes, wiring).run)
+        if self._sweep is not None:
+            self._start("sweep", Sweeper(self._sweep, wiring).run)
         for lane in lanes:
             self._start("intake", Intake(lane, wiring).run, lane.name)
 

@@ -1,8 +1,8 @@
-"""Keeping leases alive, and taking back those of the dead."""
+"""Keeping leases alive, taking back those of the dead, and sweeping up large media."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -14,6 +14,8 @@ from pipemill_worker.engine.wiring import Wiring, log
 HEARTBEAT_SECONDS: Final = 1.0
 #: Longest time between two looks for expired leases, in seconds.
 REAP_SECONDS: Final = 5.0
+#: Time between two sweeps, in seconds: retention is counted in days.
+SWEEP_SECONDS: Final = 3600.0
 
 
 class Heartbeat:
@@ -69,3 +71,27 @@ class Reaper:
                 continue
             if reaped:
                 log.warning("%d jobs of dead workers given back to their queues", reaped, extra={"event": "reaped"})
+
+
+class Sweeper:
+    """Deletes large media whose retention is over."""
+
+    def __init__(self, sweep: Callable[[], int], wiring: Wiring, interval: float = SWEEP_SECONDS):
+        self._sweep = sweep
+        self._wiring = wiring
+        self._interval = interval
+
+    def run(self) -> None:
+        """Sweep at once, and again after each interval until the engine stops; a failure waits for the next time."""
+        while not self._wiring.stopping.is_set():
+            self._sweep_once()
+            self._wiring.stopping.wait(self._interval)
+
+    def _sweep_once(self) -> None:
+        try:
+            swept = self._sweep()
+        except Exception as error:  # noqa: BLE001  # whatever it is, jobs can be answered without it
+            log.warning("sweep: %s; trying again later", error, extra={"event": "sweep_failed"})
+            return
+        if swept:
+            log.info("large media of %d days deleted", swept, extra={"event": "swept"})

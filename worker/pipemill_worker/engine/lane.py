@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from pipemill.store.base import JobStore, QueueInfo
+from pipemill.protocol.names import REFERENCE_BYTES
+from pipemill.store.base import BlobStore, JobStore, QueueInfo
 from pipemill_worker.engine.work import Entry, Work
 from pipemill_worker.policy.batching import BatchLimits, compose
 from pipemill_worker.seams import PipelineRunner
@@ -35,10 +36,16 @@ class Lane:
         limits: BatchLimits,
         prefetch: int,
         device: str,
+        blobs: BlobStore | None = None,
+        keep_above: int = REFERENCE_BYTES,
     ):
         self.info = info
         self.store = store
         self.runner = runner
+        #: Where large parts of answers go.
+        self.blobs = store.blobs if blobs is None else blobs
+        #: Contents of an answer with more bytes than this are put there.
+        self.keep_above = keep_above
         self.limits = limits
         #: Jobs leased at a time: what runs, what is ready, and what is being prepared.
         self.prefetch = prefetch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from functools import partial
 from typing import Final
 
 from pipemill.errors import InferenceFailed, InvalidInput, JobError
@@ -34,7 +35,10 @@ class Preparer:
             if work.ended:
                 continue
             try:
-                prepared = lane.runner.prepare(work.job.inputs, work.job.parameters)
+                prepare = partial(lane.runner.prepare, work.job.inputs, work.job.parameters)
+                prepared = self._wiring.retrying(prepare, f"queue {lane.name}: prepare", self._wiring.stopping)
+                if prepared is None:
+                    return  # the engine stops while what a job refers to can't be reached
                 if not prepared.items:
                     raise InvalidInput("the inputs give the model nothing to do: give some")  # noqa: TRY301  # ends like others
                 entries += work.set_prepared(prepared)

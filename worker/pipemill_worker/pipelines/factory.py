@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipemill_worker.pipelines.echo import EchoRunner
 from pipemill_worker.pipelines.settings import ECHO_TASK, ModelSettings, Validate
 from pipemill_worker.seams import PipelineRunner
 
+if TYPE_CHECKING:  # They bring numpy, which echo never needs.
+    from pipemill_worker.media import MediaDecoder, References
+
 
 def load_runner(
-    name: str, settings: ModelSettings, *, threads: int | None = None, validate: Validate | None = None
+    name: str,
+    settings: ModelSettings,
+    *,
+    threads: int | None = None,
+    validate: Validate | None = None,
+    references: References | None = None,
 ) -> PipelineRunner:
     """Load the pipeline of the queue ``name``.
 
     ``threads`` is the number of CPU threads of one forward pass; ``None`` leaves torch's own choice. ``validate``
-    checks a job's parameters, by default ``pipemill.parameters.validate_parameters``.
+    checks a job's parameters, by default ``pipemill.parameters.validate_parameters``. ``references`` reads the bytes
+    of media that came by reference.
 
     Raises
     ------
@@ -30,9 +39,22 @@ def load_runner(
     from pipemill_worker.pipelines.runner import TransformersRunner  # noqa: PLC0415 - as above
 
     pipe = load_pipeline(name, settings, threads=threads)
-    return TransformersRunner(
-        name, pipe, settings, validate=_validate_by_catalogue_rules if validate is None else validate
-    )
+    rate = getattr(pipe.feature_extractor, "sampling_rate", None)
+    check = _validate_by_catalogue_rules if validate is None else validate
+    return TransformersRunner(name, pipe, settings, validate=check, media=_decoder(settings, rate, references))
+
+
+def _decoder(settings: ModelSettings, sampling_rate: int | None, references: References | None) -> MediaDecoder | None:
+    """What decodes media of this queue's jobs; ``None`` where jobs hold none."""
+    from pipemill.parameters import MEDIA_TASKS  # noqa: PLC0415 - brings pydantic; echo never needs it
+    from pipemill_worker.media import MediaDecoder  # noqa: PLC0415 - brings numpy; as above
+    from pipemill_worker.media.fetch import UrlFetcher  # noqa: PLC0415 - as above
+
+    if settings.task not in MEDIA_TASKS:
+        return None
+    urls = settings.urls
+    fetch = None if urls is None else UrlFetcher(urls.hosts, urls.max_bytes, urls.timeout_seconds)
+    return MediaDecoder(settings.limits, sampling_rate=sampling_rate, references=references, urls=fetch)
 
 
 def _validate_by_catalogue_rules(task: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

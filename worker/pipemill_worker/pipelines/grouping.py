@@ -8,12 +8,15 @@ over the padding, FNet has no mask, BigBird attends otherwise when a neighbour i
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import numpy as np
 import torch
 
+from pipemill_worker.pipelines.rules import TASK_RULES, Sharing, TaskRule
 from pipemill_worker.pipelines.settings import LoadedPipeline
 
 #: Model types whose rows are proven independent of padding on the right: encoders, and encoder-decoders.
@@ -44,36 +47,13 @@ PADDABLE_DECODERS: Final = frozenset(
     {"gemma", "gemma2", "gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "opt", "phi", "qwen2", "qwen3"}
 )
 
-#: Values that belong to an item and never reach the model, so that items that share a batch may differ in them.
-PER_ITEM: Final = frozenset(
-    {
-        "candidate_label",
-        "is_last",
-        "offset_mapping",
-        "prompt_text",
-        "sentence",
-        "sequence",
-        "special_tokens_mask",
-        "word_ids",
-        "word_to_chars_map",
-    }
-)
+#: Encoder-decoders that write a text, whose encoders are proven so: the decoder doesn't see the padding.
+PADDABLE_WRITERS: Final = frozenset({"bart", "m2m_100", "marian", "mbart", "mt5", "pegasus", "t5", "umt5"})
 
 #: The tensors that may be padded, one token a column; an item with others shares by exact shape.
 TOKEN_TENSORS: Final = frozenset({"attention_mask", "input_ids", "token_type_ids"})
 
-_CLASSIFIERS: Final = frozenset({"text-classification", "zero-shot-classification"})
-
-
-class Sharing(enum.Enum):
-    """How items may share a forward pass."""
-
-    #: Not at all.
-    SOLO = "solo"
-    #: With items of exactly the same shapes.
-    EXACT = "exact"
-    #: With items of any length, padded on the right.
-    PADDED = "padded"
+_CLASSIFIERS: Final = frozenset({"rerank", "text-classification", "zero-shot-classification"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,33 +65,39 @@ class SharingRule:
     pad_token_id: int = 0
     #: A token of which all rows must have equally many, because the model's head picks rows by it.
     counted_token_id: int | None = None
+    #: Values that never reach the model; items that share a batch may differ in them.
+    per_item: frozenset[str] = frozenset()
+    #: Values that reach it as a list, one a row.
+    listed: frozenset[str] = frozenset()
 
-    def without_padding(self) -> SharingRule:
-        """The same rule, by exact shapes at most."""
-        return replace(self, sharing=Sharing.EXACT) if self.sharing is Sharing.PADDED else self
+    def narrowed(self) -> SharingRule:
+        """The next stricter rule: no padding; then no sharing."""
+        return replace(self, sharing=Sharing.EXACT if self.sharing is Sharing.PADDED else Sharing.SOLO)
 
 
 def sharing_rule(task: str, pipe: LoadedPipeline) -> SharingRule:
     """How the items of this pipeline may share a forward pass."""
-    if task == "text-generation":  # Its rows end at different steps, and sampling draws from one generator.
-        return SharingRule(sharing=Sharing.SOLO)
+    rule = TASK_RULES[task]
+    own = SharingRule(sharing=rule.sharing, per_item=rule.per_item, listed=rule.listed)
+    if rule.sharing is not Sharing.PADDED:
+        return own
     config = pipe.model.config
     classifies = task in _CLASSIFIERS
     if classifies and _pad_of(config) is None and config.model_type not in PADDABLE_ENCODERS:
         # Without one, decoder-only classifiers refuse two rows, even of equal length.
-        return SharingRule(sharing=Sharing.SOLO)
+        return replace(own, sharing=Sharing.SOLO)
     counted = config.eos_token_id if classifies and config.is_encoder_decoder else None
     if not isinstance(counted, int):
         counted = None
-    if not _may_pad(pipe, classifies=classifies, counted=counted):
-        return SharingRule(sharing=Sharing.EXACT, counted_token_id=counted)
-    return SharingRule(sharing=Sharing.PADDED, pad_token_id=pipe.tokenizer.pad_token_id, counted_token_id=counted)
+    if not _may_pad(rule, pipe, classifies=classifies, counted=counted):
+        return replace(own, sharing=Sharing.EXACT, counted_token_id=counted)
+    return replace(own, pad_token_id=pipe.tokenizer.pad_token_id, counted_token_id=counted)
 
 
-def _may_pad(pipe: LoadedPipeline, *, classifies: bool, counted: int | None) -> bool:
+def _may_pad(rule: TaskRule, pipe: LoadedPipeline, *, classifies: bool, counted: int | None) -> bool:
     tokenizer, config = pipe.tokenizer, pipe.model.config
     pad = tokenizer.pad_token_id
-    if config.model_type not in PADDABLE_ENCODERS | PADDABLE_DECODERS:
+    if config.model_type not in (PADDABLE_WRITERS if rule.generates else PADDABLE_ENCODERS | PADDABLE_DECODERS):
         return False
     if pad is None or tokenizer.padding_side != "right" or pad == counted:
         return False
@@ -130,11 +116,11 @@ def group_key(inputs: Mapping[str, Any], forward: Mapping[str, Any], rule: Shari
     if rule.sharing is Sharing.SOLO:
         return None
     padded = rule.sharing is Sharing.PADDED and "attention_mask" in inputs
+    free = rule.per_item | rule.listed
     parts: list[Hashable] = []
     try:
         parts += [
-            name if name in PER_ITEM else (name, _signature(name, inputs[name], padded=padded))
-            for name in sorted(inputs)
+            name if name in free else (name, _signature(name, inputs[name], padded=padded)) for name in sorted(inputs)
         ]
         if rule.counted_token_id is not None:
             parts.append(int((inputs["input_ids"] == rule.counted_token_id).sum()))
@@ -167,4 +153,9 @@ def _frozen(value: Any) -> Hashable:
         return (type(value), tuple(_frozen(element) for element in value))
     if value is None or isinstance(value, str | bytes | int | float | bool | enum.Enum | type):
         return (type(value), value)  # The type too: True equals 1, and 1 equals 1.0.
+    if isinstance(value, torch.Tensor):  # The labels of a zero-shot task, tokenized: their contents count.
+        contents = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        return (value.dtype, tuple(value.shape), hashlib.sha256(contents).digest())
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return (value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest())
     raise _Unshareable

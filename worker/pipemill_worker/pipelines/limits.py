@@ -7,6 +7,7 @@ batch, and a GPU's context is lost for good. Models with relative or rotary posi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,22 +16,50 @@ import torch
 from pipemill.errors import InputTooLong, InvalidParameter
 
 #: What transformers' models call their table of positions.
-_POSITION_TABLES: Final = frozenset({"embed_positions", "position_embeddings", "wpe"})
+_POSITION_TABLES: Final = frozenset({"embed_positions", "position_embedding", "position_embeddings", "wpe"})
+
+#: The parts of a model that count pixels and frames, not tokens.
+_OTHER_SENSES: Final = re.compile(r"(^|\.)\w*(vision|visual|image|audio|video)\w*\.")
 
 #: The parameter of each task that takes the tokenizer's options; ``""`` takes them bare, who isn't here takes none.
 _CUTTING: Final[Mapping[str, str]] = {
     "feature-extraction": "tokenize_kwargs",
     "fill-mask": "tokenizer_kwargs",
+    "rerank": "",
+    "sentence-embedding": "",
+    "summarization": "",
     "text-classification": "",
+    "text2text-generation": "",
+    "translation": "",
 }
 
 
-def token_limit(model: torch.nn.Module) -> int | None:
-    """The tokens that fit into the model's table of positions; ``None`` if it has none."""
+#: Rows that one job may put through the model: its texts, times their labels or their chunks.
+MAX_ITEMS: Final = 4096
+
+#: Tokens of a text that a model without a table of positions takes, unless it was made for more: it would take any
+#: number, but its attention's time and memory go by their square.
+MOST_UNTABLED: Final = 4096
+
+
+def untabled_limit(model: Any) -> int:
+    """The tokens that are given to a model whose positions have no end (rotary, relative)."""
+    said = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return max(said, MOST_UNTABLED) if isinstance(said, int) else MOST_UNTABLED
+
+
+def token_limit(model: torch.nn.Module, part: str = "") -> int | None:
+    """The tokens that fit into the model's table of positions; ``None`` if it has none.
+
+    ``part`` is ``encoder`` or ``decoder``, where each reads another text: LED's encoder takes 16 times as much.
+    """
     tables = [
         module
         for name, module in model.named_modules()
-        if name.rpartition(".")[2] in _POSITION_TABLES and isinstance(module, torch.nn.Embedding)
+        if name.rpartition(".")[2] in _POSITION_TABLES
+        and isinstance(module, torch.nn.Embedding)
+        and not _OTHER_SENSES.search(name)
+        and (not part or part in name.split("."))
     ]
     return min(map(_usable_rows, tables), default=None)
 
@@ -66,18 +95,44 @@ def check_tokens(task: str, tokens: int, limit: int | None, tokenizer_limit: int
     )
 
 
-def check_stride(stride: int | None, chunk_tokens: int) -> None:
-    """Refuse chunks that overlap by all they hold: the tokenizer panics on them.
+def check_overlap(name: str, overlap: int, chunk_tokens: int, characters: int) -> None:
+    """Refuse chunks that overlap by all they hold, on which tokenizers panic, or by so much that there'd be too many.
+
+    ``name`` is the parameter's, ``chunk_tokens`` are those of a chunk that are free for the text, ``characters`` the
+    text's: a token has at least one, and the tokenizer makes all chunks before any can be counted.
 
     Raises
     ------
     InvalidParameter
-        Names the largest stride.
+        Names the largest overlap.
 
     """
-    if stride is not None and stride >= chunk_tokens:
+    most = chunk_tokens - 1 - characters // MAX_ITEMS
+    if overlap >= chunk_tokens:
         raise InvalidParameter(
-            f"stride {stride} is no less than the tokens of a chunk: give at most {chunk_tokens - 1}"
+            f"{name} {overlap} is no less than the tokens of a chunk: give at most {chunk_tokens - 1}"
+        )
+    if overlap > most:
+        raise InvalidParameter(
+            f"{name} {overlap} cuts this text into too many overlapping parts:"
+            f" {f'give at most {most}, or ' if most >= 0 else ''}split the text"
+        )
+
+
+def check_answer(limit: int | None, settings: Mapping[str, Any]) -> None:
+    """Refuse an answer that can't end within the positions of an encoder-decoder's decoder.
+
+    Raises
+    ------
+    InputTooLong
+        Names the tokens, the limit, and what to do.
+
+    """
+    new = settings.get("max_new_tokens") or settings.get("max_length") or 0
+    if limit is not None and new > limit:
+        raise InputTooLong(
+            f"the answer may have {new} tokens, the model writes at most {limit}:"
+            f' pass {{"max_new_tokens": {limit}}} or less'
         )
 
 
@@ -97,6 +152,10 @@ def check_generation(prompt: int, limit: int | None, settings: Mapping[str, Any]
     if prompt > limit:
         raise InputTooLong(f"the prompt has {prompt} tokens, the model takes at most {limit}: shorten the prompt")
     new = settings.get("max_new_tokens")
+    if new is None and 0 < settings.get("max_length", 0) + settings.get("prefix_length", 0) <= prompt:
+        raise InputTooLong(
+            f"the prompt has {prompt} tokens, and max_length leaves none for the answer: pass max_new_tokens instead"
+        )
     if new is None:  # `max_length` counts the prompt in, but not a prefix that the pipeline put before it.
         new = max(0, settings.get("max_length", 0) + settings.get("prefix_length", 0) - prompt)
     room = limit - prompt + 1  # The last new token is never read again.

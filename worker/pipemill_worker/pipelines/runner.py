@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import torch
 from jinja2 import TemplateError
 from transformers.pipelines.base import PipelineException
 
-from pipemill.errors import InvalidInput, InvalidParameter, ModelLoadError
-from pipemill_worker.pipelines import faults
-from pipemill_worker.pipelines.collate import Payload, collate, unbatch
+from pipemill.errors import InvalidInput, InvalidParameter
+from pipemill_worker.media import MediaDecoder
+from pipemill_worker.pipelines import faults, generating
+from pipemill_worker.pipelines.canaries import GUESSED, canaries
+from pipemill_worker.pipelines.collate import Payload, collate, unbatch, unbatch_one
 from pipemill_worker.pipelines.grouping import group_key, sharing_rule
 from pipemill_worker.pipelines.inputs import check_inputs, shorten
-from pipemill_worker.pipelines.limits import check_generation, check_stride, check_tokens, token_limit
+from pipemill_worker.pipelines.inputs.media import opened
+from pipemill_worker.pipelines.limits import (
+    MAX_ITEMS,
+    check_answer,
+    check_generation,
+    check_tokens,
+    token_limit,
+    untabled_limit,
+)
+from pipemill_worker.pipelines.overlaps import check_overlaps
 from pipemill_worker.pipelines.plain import to_plain
+from pipemill_worker.pipelines.rules import TASK_RULES, Sharing
 from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings, Validate
 from pipemill_worker.pipelines.staged import Plan, Stages, StagesPerThread
-from pipemill_worker.pipelines.warming import warm_up_jobs
+from pipemill_worker.pipelines.warming import SelfCheck, warm_up
 from pipemill_worker.seams import Item, Prepared
 
-#: Rows that one job may put through the model: its texts, times their labels or their chunks.
-MAX_ITEMS: Final = 4096
+#: Bytes of one job's model inputs: an hour of sound has half of it as samples or as features.
+MAX_JOB_BYTES: Final = 536_870_912
+
+#: Numbers of an image or a sound that cost about as much as a token: the 16 × 16 × 3 of a vision transformer's patch.
+NUMBERS_PER_TOKEN: Final = 768
 
 #: Characters of a pipeline's own complaint that reach a job's error.
 _MAX_COMPLAINT_CHARACTERS: Final = 300
@@ -36,8 +53,10 @@ class _Notes:
     plan: Plan
     inputs: Any
     parameters: Mapping[str, Any]
-    #: How many items each of the plan's inputs became.
+    #: How many outputs each of the plan's inputs has.
     counts: Sequence[int]
+    #: Whether all of them come from one item.
+    bundled: bool
 
 
 class TransformersRunner:
@@ -46,58 +65,98 @@ class TransformersRunner:
     ``prepare`` and ``finish`` may run in any number of threads, ``forward`` in one.
     """
 
-    def __init__(self, name: str, pipe: LoadedPipeline, settings: ModelSettings, *, validate: Validate) -> None:
+    def __init__(
+        self,
+        name: str,
+        pipe: LoadedPipeline,
+        settings: ModelSettings,
+        *,
+        validate: Validate,
+        media: MediaDecoder | None = None,
+    ) -> None:
+        self.task = settings.task
+        self.pipe = pipe
         self._name = name
+        self._check: SelfCheck | None = None
         self._settings = settings
-        self._task = settings.task
-        self._generates = self._task == "text-generation"
-        self._pipe = pipe
+        self._task_rule = TASK_RULES[self.task]
         self._validate = validate
-        self._rule = sharing_rule(self._task, pipe)
-        self._limit = token_limit(pipe.model)
-        self._chunk_tokens = pipe.tokenizer.model_max_length - pipe.tokenizer.num_special_tokens_to_add()
+        self._media = media
+        self._rule = sharing_rule(self.task, pipe)
+        self._generates = self._task_rule.generates and pipe.model.can_generate()
+        reads_and_writes = self._generates and pipe.model.config.is_encoder_decoder
+        #: The most tokens in a row; ``None`` if the model has no such bound.
+        self.token_limit = token_limit(pipe.model, "encoder" if reads_and_writes else "")
+        self._answer_limit = token_limit(pipe.model, "decoder") if reads_and_writes else None
+        self._untabled_limit = untabled_limit(pipe.model)
+        self._tokenizer_limit = getattr(pipe.tokenizer, "model_max_length", 0)
+        self._chats = has_chat_template(pipe)
         self._threads = StagesPerThread(pipe, threading.Lock())
+
+    @property
+    def sharing(self) -> Sharing:
+        """How items share a forward pass."""
+        return self._rule.sharing
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
         """Validate and preprocess one job. Called from several threads at once."""
-        merged = self._validate(self._task, {**self._settings.parameters, **parameters})
-        return self._prepare(inputs, merged)
+        merged = self._validate(self.task, {**self._settings.parameters, **parameters})
+        seed = merged.pop("seed", None)
+        decoded = inputs if self._media is None else self._media.decode(inputs)
+        words = bool(merged.get("is_split_into_words"))
+        check_inputs(self.task, decoded, words=words, chats=self._chats)
+        return self.prepare_checked(opened(decoded) if self.task == "any-to-any" else decoded, merged, seed)
+
+    def prepare_checked(self, inputs: Any, parameters: dict[str, Any], seed: int | None = None) -> Prepared:
+        """Preprocess inputs and parameters that need no check: a job's after it, or the worker's own."""
+        stages = self._threads.stages
+        check_overlaps(self.task, self.pipe.tokenizer, inputs, parameters)
+        plan = self._plan(stages, inputs, parameters)
+        items: list[Item] = []
+        counts: list[int] = []
+        for each in self._items(stages, plan):
+            before = len(items)
+            items.extend(each)
+            counts.append(len(items) - before)
+        if seed is not None:  # One row of random numbers goes through all of them.
+            bundle = tuple(item.payload for item in items)
+            payload = Payload(inputs={}, length=0, forward={}, seed=seed, loads=plan.loads, bundle=bundle)
+            items = [Item(None, max(item.cost for item in items), payload)]
+        notes = _Notes(plan=plan, inputs=inputs, parameters=parameters, counts=counts, bundled=seed is not None)
+        return Prepared(items, notes)
 
     def forward(self, items: Sequence[Item]) -> Sequence[Any]:
         """Run one forward pass over items with equal group keys; one output per item, in order."""
         payloads: list[Payload] = [item.payload for item in items]
+        if bundle := payloads[0].bundle:  # It runs alone.
+            with _seeded(payloads[0], self.pipe.device):
+                return [[self._forward([each])[0] for each in bundle]]
+        return self._forward(payloads)
+
+    def _forward(self, payloads: Sequence[Payload]) -> Sequence[Any]:
         stages = self._threads.stages
-        if self._generates:
-            return [stages.forward(dict(payload.inputs), payload.forward) for payload in payloads]
-        outputs = stages.forward(collate(payloads, self._rule.pad_token_id), payloads[0].forward)
-        return unbatch(outputs, payloads, named=self._task != "feature-extraction")
+        if (raw := payloads[0].raw) is not None:  # It runs alone.
+            return [[stages.forward(chunk, payloads[0].forward) for chunk in stages.preprocess_one(*raw)]]
+        outputs = stages.forward(collate(payloads, self._rule), payloads[0].forward)
+        rule = self._task_rule
+        if rule.only is not None:
+            return unbatch_one(outputs, payloads, rule.only, per_token=rule.per_token)
+        if rule.sharing is Sharing.SOLO:  # One item, whose outputs may nest as they like.
+            return [outputs]
+        rows = unbatch(outputs, payloads, self._rule)
+        for name, renamed in rule.renamed:
+            for row, payload in zip(rows, payloads, strict=True):
+                row[renamed] = payload.inputs[name]
+        return self._trimmed(stages, rows, payloads) if self._generates and len(rows) > 1 else rows
 
     def finish(self, prepared: Prepared, outputs: Sequence[Any]) -> Any:
-        """Postprocess one job's outputs into the pipeline's own answer, as plain Python."""
+        """Postprocess one job's outputs into the pipeline's own answer, as plain Python with arrays and images."""
         notes: _Notes = prepared.state
-        remaining = iter(outputs)
+        remaining = iter(outputs[0] if notes.bundled else outputs)
         grouped = [[next(remaining) for _ in range(count)] for count in notes.counts]
+        if self._task_rule.whole:
+            grouped = [chunks for one in grouped for chunks in one]
         return to_plain(self._threads.stages.answer(notes.plan, notes.inputs, notes.parameters, grouped))
-
-    def warm_up(self) -> None:
-        """Run a short and a longer job through all stages.
-
-        Raises
-        ------
-        ModelLoadError
-            When the model loaded but can't run.
-
-        """
-        for inputs, parameters in warm_up_jobs(self._task, self._pipe.tokenizer, self._limit):
-            try:
-                prepared = self._prepare(inputs, parameters)
-                self.finish(prepared, [output for item in prepared.items for output in self.forward([item])])
-            except Exception as error:
-                raise ModelLoadError(
-                    f"queue {self._name!r}: model {self._settings.model!r} is loaded but can't run"
-                    f" {self._task!r}: {type(error).__name__}: {shorten(error, _MAX_COMPLAINT_CHARACTERS)};"
-                    " check that model and tokenizer belong together, and that the device has the memory"
-                ) from error
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether this error of ``forward`` means that a smaller batch could succeed."""
@@ -107,39 +166,40 @@ class TransformersRunner:
         """Whether this error of ``forward`` means that the device is unusable until the process restarts."""
         return faults.is_device_lost(error)
 
-    def forbid_padding(self) -> None:
-        """From now on, items share a batch only when their shapes are equal; for a model that padding disturbs."""
-        self._rule = self._rule.without_padding()
+    def share_less(self) -> None:
+        """From now on, items share by equal shapes only, or if they did, not at all; for a model that sharing disturbs.
+
+        Called before the first job is prepared.
+        """
+        self._rule = self._rule.narrowed()
+
+    def warm_up(self) -> None:
+        """Run jobs of several lengths through all stages, alone and together; share less if the answers differ.
+
+        Raises
+        ------
+        ModelLoadError
+            When the model loaded but can't run.
+
+        """
+        jobs = canaries(self.task, self.pipe, self.token_limit)
+        tolerance = self._settings.batch.tolerance
+        self._check = warm_up(self._name, self._settings.model, self, jobs, tolerance, guessed=self.task in GUESSED)
 
     def describe(self) -> dict[str, Any]:
         """Facts for people: task, model, revision, device, dtype; how items share; the most tokens in a row."""
-        config = self._pipe.model.config
+        model = self.pipe.model
         return {
-            "task": self._task,
+            "task": self.task,
             "model": self._settings.model,
-            "revision": getattr(config, "_commit_hash", None) or self._settings.revision,
-            "device": str(self._pipe.device),
-            "dtype": str(self._pipe.model.dtype).removeprefix("torch."),
-            "architecture": type(self._pipe.model).__name__,
+            "revision": getattr(model.config, "_commit_hash", None) or self._settings.revision,
+            "device": str(self.pipe.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "architecture": type(model).__name__,
             "sharing": self._rule.sharing.value,
-            "max_tokens": self._limit,
+            "max_tokens": self.token_limit,
+            "self_check": None if self._check is None else self._check.describe(),
         }
-
-    def _prepare(self, inputs: Any, parameters: dict[str, Any]) -> Prepared:
-        tokenizer = self._pipe.tokenizer
-        words = bool(parameters.get("is_split_into_words"))
-        check_inputs(self._task, inputs, words=words, chats=bool(getattr(tokenizer, "chat_template", None)))
-        stages = self._threads.stages
-        check_stride(parameters.get("stride"), self._chunk_tokens)
-        plan = self._plan(stages, inputs, parameters)
-        items: list[Item] = []
-        counts: list[int] = []
-        for chunks in self._preprocess(stages, plan):
-            items.extend(self._item(stages, plan, chunk) for chunk in chunks)
-            counts.append(len(chunks))
-            if len(items) > MAX_ITEMS:
-                raise InvalidInput(f"the job has over {MAX_ITEMS} forward passes: split it into several jobs")
-        return Prepared(items, _Notes(plan=plan, inputs=inputs, parameters=parameters, counts=counts))
 
     def _plan(self, stages: Stages, inputs: Any, parameters: Mapping[str, Any]) -> Plan:
         try:
@@ -150,13 +210,20 @@ class TransformersRunner:
                 f" {shorten(error, _MAX_COMPLAINT_CHARACTERS)}; change or drop the one it names"
             ) from error
 
-    def _preprocess(self, stages: Stages, plan: Plan) -> Iterator[list[dict[str, Any]]]:
-        """What the pipeline makes of each input; what it refuses is the job's own fault."""
+    def _items(self, stages: Stages, plan: Plan) -> Iterator[list[Item]]:
+        """The items of each input; what the pipeline refuses is the job's own fault."""
+        if self._task_rule.whole:
+            for inputs in plan.inputs:
+                payload = Payload(inputs={}, length=0, forward=plan.forward, raw=(inputs, plan.preprocess))
+                yield [Item(None, 1, payload)]
+            return
+        left = _Left()
         try:
-            yield from stages.preprocess(plan)
+            for chunks in stages.preprocess(plan):
+                yield [self._item(stages, plan, left.after(chunk)) for chunk in chunks]
         except PipelineException as error:
             raise InvalidInput(
-                f"there is no mask token in the text: put {self._pipe.tokenizer.mask_token} where the word is missing"
+                f"there is no mask token in the text: put {self.pipe.tokenizer.mask_token} where the word is missing"
             ) from error
         except (ValueError, TemplateError) as error:
             raise InvalidInput(_complaint(error)) from error
@@ -167,15 +234,123 @@ class TransformersRunner:
             raise
 
     def _item(self, stages: Stages, plan: Plan, chunk: dict[str, Any]) -> Item:
-        length = int(chunk["input_ids"].shape[1])
-        if not self._generates:
+        ids = chunk.get("input_ids")
+        length = int(ids.shape[1]) if isinstance(ids, torch.Tensor) else 0
+        alone = False
+        if self._generates:
+            settings = stages.generation_settings(plan.forward)
+            alone = not generating.may_share(settings) or not self._fits_batches(chunk, plan)
+            self._check_writing(length, settings)
+        elif isinstance(ids, torch.Tensor):
             if length == 0:
                 raise InvalidInput("the text has no tokens for this model: give one with words in it")
-            check_tokens(self._task, length, self._limit, self._pipe.tokenizer.model_max_length)
-        elif self._limit is not None:
-            check_generation(length, self._limit, stages.generation_settings(plan))
-        key = group_key(chunk, plan.forward, self._rule)
-        return Item(key, max(1, length), Payload(inputs=chunk, length=length, forward=plan.forward))
+            self._check_length(length)
+        if isinstance(
+            prompt := chunk.get("decoder_input_ids"), torch.Tensor
+        ):  # Donut writes, and nests what it thought.
+            self._check_length(int(prompt.shape[1]))
+            alone = True
+        self._check_parts(chunk)
+        key = None if alone else group_key(chunk, plan.forward, self._rule)
+        return Item(key, _cost(chunk, length), Payload(inputs=chunk, length=length, forward=plan.forward))
+
+    def _check_writing(self, length: int, settings: Mapping[str, Any]) -> None:
+        if length == 0:
+            return
+        self._check_length(length)
+        if self.pipe.model.config.is_encoder_decoder:
+            check_answer(self._answer_limit, settings)
+        else:
+            check_generation(length, self.token_limit, settings)
+
+    def _check_length(self, length: int) -> None:
+        limit = self._untabled_limit if self.token_limit is None else self.token_limit
+        check_tokens(self.task, length, limit, self._tokenizer_limit)
+
+    def _check_parts(self, chunk: Mapping[str, Any]) -> None:
+        """Labels are tokenized apart from what they are judged on, and a decision's prompts one by one."""
+        for texts in [*(chunk.get("text_inputs") or ()), *(inputs for inputs, _ in chunk.get("prompts") or ())]:
+            if isinstance(texts, Mapping) and isinstance(texts.get("input_ids"), torch.Tensor):
+                self._check_length(int(texts["input_ids"].shape[1]))
+
+    def _fits_batches(self, chunk: Mapping[str, Any], plan: Plan) -> bool:
+        """Whether a generation's own code treats rows alike: speech recognition has cases where it looks at one."""
+        if plan.forward.get("return_language") or plan.forward.get("return_timestamps") == "word":
+            return False
+        if plan.postprocess.get("generation_mode") not in {None, "text"}:  # Images are drawn by the postprocessing.
+            return False
+        if plan.postprocess.get("skip_special_tokens") is False and "pixel_values" in chunk:
+            return False  # Where an answer ends differs from model to model, and then shows.
+        features = chunk.get("input_features")
+        most = getattr(self.pipe.feature_extractor, "nb_max_frames", None)
+        if features is None or most is None:
+            return True
+        return features.shape[-1] <= most and not plan.forward.get("temperature")  # Whisper's draws, without do_sample.
+
+    def _trimmed(self, stages: Stages, rows: list[Any], payloads: Sequence[Payload]) -> list[Any]:
+        """Rows without what filled them up to the longest answer of the batch."""
+        ends = generating.end_tokens(stages.generation_settings(payloads[0].forward))
+        decodes = bool(self.pipe.model.config.is_encoder_decoder)
+        for row, payload in zip(rows, payloads, strict=True):
+            for name in generating.SEQUENCES & row.keys():
+                row[name] = generating.trim(row[name], 1 if decodes else payload.length, ends)
+        return rows
+
+
+class _Left:
+    """What a job may still put through the model."""
+
+    def __init__(self) -> None:
+        self._items = MAX_ITEMS
+        self._bytes = MAX_JOB_BYTES
+        self._seen: set[int] = set()
+
+    def after(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Count a chunk, and give it back.
+
+        Raises
+        ------
+        InvalidInput
+            When there are too many, or they are too large together.
+
+        """
+        self._items -= 1
+        for value in chunk.values():
+            if isinstance(value, torch.Tensor) and value.data_ptr() not in self._seen:  # Labels share their image.
+                self._seen.add(value.data_ptr())
+                self._bytes -= value.nbytes
+        if self._items < 0:
+            raise InvalidInput(f"the job has over {MAX_ITEMS} forward passes: split it into several jobs")
+        if self._bytes < 0:
+            raise InvalidInput(
+                f"the job's model inputs have over {MAX_JOB_BYTES} bytes: split it, or let its chunks overlap by less"
+            )
+        return chunk
+
+
+def has_chat_template(pipe: LoadedPipeline) -> bool:
+    """Whether the model takes chats."""
+    return any(getattr(getattr(pipe, part, None), "chat_template", None) for part in ("processor", "tokenizer"))
+
+
+def _cost(chunk: Mapping[str, Any], length: int) -> int:
+    numbers = sum(
+        value.numel() for value in chunk.values() if isinstance(value, torch.Tensor) and value.is_floating_point()
+    )
+    return max(1, length + numbers // NUMBERS_PER_TOKEN)
+
+
+@contextlib.contextmanager
+def _seeded(payload: Payload, device: Any) -> Iterator[None]:
+    """Torch's random numbers from a payload's seed, and as they were afterwards; nothing without a seed."""
+    if payload.seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(payload.seed)
+        if payload.loads:  # A direct call's data loader draws a seed for workers that it doesn't have.
+            torch.empty((), dtype=torch.int64).random_()
+        yield
 
 
 def _complaint(error: BaseException) -> str:

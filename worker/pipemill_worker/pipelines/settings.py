@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+if TYPE_CHECKING:  # It brings numpy, which echo never needs.
+    from pipemill_worker.media import MediaLimits
 
 #: Checks a task's merged parameters and returns those to pass on; raises ``InvalidParameter``.
 Validate: TypeAlias = Callable[[str, Mapping[str, Any]], dict[str, Any]]
@@ -15,9 +18,40 @@ ECHO_TASK: Final = "echo"
 class LoadedPipeline(Protocol):
     """What is used of a transformers pipeline beside its stages, which only ``staged`` touches."""
 
+    task: str
     model: Any
     tokenizer: Any
+    processor: Any
+    feature_extractor: Any
     device: Any
+
+
+class Tolerant(Protocol):
+    """What of a queue's batch settings a runner needs."""
+
+    @property
+    def tolerance(self) -> float:
+        """The largest difference between a score alone and in a batch."""
+        ...
+
+
+class UrlRules(Protocol):
+    """From where a queue's workers may fetch media."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names of hosts; ``*.`` before one stands for every host below it."""
+        ...
+
+    @property
+    def max_bytes(self) -> int:
+        """Bytes of one answer."""
+        ...
+
+    @property
+    def timeout_seconds(self) -> float:
+        """Time for one fetch."""
+        ...
 
 
 class ModelSettings(Protocol):
@@ -51,6 +85,41 @@ class ModelSettings(Protocol):
     @property
     def device_map(self) -> str | None:
         """How accelerate spreads the model over devices; excludes ``device``."""
+        ...
+
+    @property
+    def quantisation(self) -> str | None:
+        """How weights are rounded when loaded: ``int8``, ``int4``, ``bnb-int8``, ``bnb-nf4``, or not at all."""
+        ...
+
+    @property
+    def adapter(self) -> str | None:
+        """A PEFT adapter on top of the model: an id of the hub, or the path of a folder."""
+        ...
+
+    @property
+    def adapter_revision(self) -> str | None:
+        """The commit of an adapter on the hub."""
+        ...
+
+    @property
+    def trust_remote_code(self) -> bool:
+        """Whether Python code that comes with the model is run."""
+        ...
+
+    @property
+    def batch(self) -> Tolerant:
+        """The bounds of a batch."""
+        ...
+
+    @property
+    def limits(self) -> MediaLimits:
+        """The bounds of media."""
+        ...
+
+    @property
+    def urls(self) -> UrlRules | None:
+        """From where media may be fetched; ``None`` is nowhere."""
         ...
 
     @property

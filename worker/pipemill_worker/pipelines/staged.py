@@ -11,14 +11,18 @@ from __future__ import annotations
 import copy
 import functools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
 import torch
 from transformers.pipelines.base import ChunkPipeline
 
 from pipemill_worker.pipelines.settings import LoadedPipeline
+
+#: What of a pipeline turns inputs into tensors; each thread has its own.
+PREPROCESSORS: Final = ("tokenizer", "processor", "image_processor", "feature_extractor", "video_processor")
 
 
 class OwnTokenizer:
@@ -35,6 +39,8 @@ class Plan:
     preprocess: dict[str, Any]
     forward: dict[str, Any]
     postprocess: dict[str, Any]
+    #: Whether a direct call goes through a data loader: for a list, and where one input has several items.
+    loads: bool
 
 
 class _Planned(Exception):
@@ -50,7 +56,11 @@ class _Probe:
     staged_results: list[Any] | None
 
     def run_single(self, inputs: Any, preprocess: Any, forward: Any, postprocess: Any) -> Any:
-        return next(self.get_iterator([inputs], 0, 1, preprocess, forward, postprocess))
+        if self.staged_results is None:
+            raise _Planned(
+                Plan(inputs=[inputs], preprocess=preprocess, forward=forward, postprocess=postprocess, loads=False)
+            )
+        return self.staged_results[0]
 
     def get_iterator(  # noqa: PLR0913, PLR0917 - transformers' signature
         self,
@@ -62,7 +72,9 @@ class _Probe:
         postprocess: dict[str, Any],
     ) -> Iterator[Any]:
         if self.staged_results is None:
-            raise _Planned(Plan(inputs=list(inputs), preprocess=preprocess, forward=forward, postprocess=postprocess))
+            raise _Planned(
+                Plan(inputs=list(inputs), preprocess=preprocess, forward=forward, postprocess=postprocess, loads=True)
+            )
         return iter(self.staged_results)
 
     def _sanitize_parameters(self, **parameters: Any) -> Any:
@@ -83,59 +95,95 @@ class Stages:
     """One thread's way through a pipeline: it shares the model with all, and the tokenizer with none.
 
     A fast tokenizer keeps truncation and padding as its own state, so that two threads with different parameters
-    silently get each other's token ids.
+    silently get each other's token ids. A processor holds one, too.
     """
 
     def __init__(self, pipe: LoadedPipeline) -> None:
         probe = _probe_class(type(pipe))
         self._pipe: Any = object.__new__(probe)
-        tokenizer = copy.deepcopy(pipe.tokenizer)
-        tokenizer.get_vocab = functools.cache(tokenizer.get_vocab)  # 20 ms for 30,000 words, per job with `targets`.
-        self._pipe.__dict__.update(pipe.__dict__, tokenizer=tokenizer, staged_results=None)
+        own = {name: getattr(pipe, name) for name in PREPROCESSORS if getattr(pipe, name, None) is not None}
+        own = copy.deepcopy(own)  # At once: a processor's tokenizer stays the pipeline's.
+        if (tokenizer := own.get("tokenizer")) is not None and pipe.task == "fill-mask":
+            tokenizer.get_vocab = functools.cache(
+                tokenizer.get_vocab
+            )  # 20 ms for 30,000 words, per job with `targets`.
+        self._pipe.__dict__.update(pipe.__dict__, staged_results=None, **own)
         self._chunks = isinstance(pipe, ChunkPipeline)
+        self._films = pipe.task == "video-classification"
+        self._labels_images = pipe.task == "zero-shot-object-detection"
 
     def plan(self, inputs: Any, parameters: Mapping[str, Any]) -> Plan:
         """The inputs and stage parameters that the pipeline makes of a job; its own errors come through."""
         self._pipe.call_count = 0  # Above 10, transformers would tell a GPU's owner to batch.
+        args, named = _arguments(self._pipe.task, inputs)
         try:
-            self._pipe(inputs, **fresh(parameters))
+            self._pipe(*args, **named, **fresh(parameters))
         except _Planned as planned:
             plan = planned.plan
         else:
             raise RuntimeError(
                 f"{type(self._pipe).__name__} didn't reach its model: use the transformers version pinned"
             )
-        if plan.forward.get("tokenizer") is self._pipe.tokenizer:
-            plan.forward["tokenizer"] = OwnTokenizer
+        for settings in _holders(plan.forward):
+            if "tokenizer" in settings:
+                settings["tokenizer"] = OwnTokenizer
         return plan
 
-    def preprocess(self, plan: Plan) -> Iterator[list[dict[str, Any]]]:
-        """Per input, the model inputs of its one or (chunking tasks) several items."""
+    def preprocess(self, plan: Plan) -> Iterator[Iterator[dict[str, Any]]]:
+        """Per input, the model inputs of its one or (chunking tasks) several items, as they are drawn."""
         for inputs in plan.inputs:
-            prepared = self._pipe.preprocess(inputs, **fresh(plan.preprocess))
-            yield [dict(chunk) for chunk in prepared] if self._chunks else [dict(prepared)]
+            yield self.preprocess_one(inputs, plan.preprocess)
 
-    def generation_settings(self, plan: Plan) -> dict[str, Any]:
-        """The generation settings in force for a job: its own, over the pipeline's, over the model's."""
-        settings = self._pipe._prepare_generate_kwargs(dict(plan.forward))  # noqa: SLF001 - there is no public way
+    def preprocess_one(self, inputs: Any, parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The model inputs of one input's items, as they are drawn: a hostile job may have more than memory holds."""
+        if self._films:
+            from pipemill_worker.media import preprocess_video  # noqa: PLC0415 - needs PyAV, which other tasks don't
+
+            yield dict(preprocess_video(self._pipe, inputs, **fresh(parameters)))
+            return
+        if self._labels_images:
+            yield from self._preprocess_labels(inputs, parameters)
+            return
+        prepared = self._pipe.preprocess(inputs, **fresh(parameters))
+        yield from map(dict, prepared) if self._chunks else (dict(prepared),)
+
+    def _preprocess_labels(self, inputs: Any, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The items of an image with labels. The pipeline prepares the image for each label anew: 7 MB each."""
+        image_processor = self._pipe.image_processor
+        self._pipe.image_processor = _once(image_processor)
+        try:
+            return [dict(chunk) for chunk in self._pipe.preprocess(inputs, **fresh(parameters))]
+        finally:
+            self._pipe.image_processor = image_processor
+
+    def generation_settings(self, forward: Mapping[str, Any]) -> dict[str, Any]:
+        """The generation settings in force with these forward parameters: a job's own, over the model's."""
+        own = forward.get("generate_kwargs")
+        settings = self._pipe._prepare_generate_kwargs(dict(forward if own is None else own))  # noqa: SLF001 - there is no public way
         return dict(self._pipe._get_set_generation_params(settings))  # noqa: SLF001 - as above
 
     def forward(self, model_inputs: dict[str, Any], parameters: Mapping[str, Any]) -> Any:
         """The model's outputs, on the CPU. ``model_inputs`` stays as it is."""
         arguments = fresh(parameters)
-        if arguments.get("tokenizer") is OwnTokenizer:
-            arguments["tokenizer"] = self._pipe.tokenizer
+        for settings in _holders(arguments):
+            if settings.get("tokenizer") is OwnTokenizer:
+                settings["tokenizer"] = self._pipe.tokenizer or self._pipe.processor.tokenizer
         return self._pipe.forward(model_inputs, **arguments)
 
     def answer(self, plan: Plan, inputs: Any, parameters: Mapping[str, Any], outputs: Sequence[Sequence[Any]]) -> Any:
         """Postprocess each input's outputs (one per item) and shape them as the pipeline's ``__call__`` would."""
-        results = [
-            self._pipe.postprocess(list(mine) if self._chunks else mine[0], **fresh(plan.postprocess))
-            for mine in outputs
-        ]
+        if self._chunks:
+            for output in chain.from_iterable(outputs):
+                output.pop("is_last", None)  # As a direct call does: mask-generation would return it.
+        with torch.inference_mode():  # Elsewhere, what was made so can't be written to, nor be given to a layer.
+            results = [
+                self._pipe.postprocess(list(mine) if self._chunks else mine[0], **fresh(plan.postprocess))
+                for mine in outputs
+            ]
         self._pipe.staged_results = results
+        args, named = _arguments(self._pipe.task, inputs)
         try:
-            return self._pipe(inputs, **parameters)
+            return self._pipe(*args, **named, **parameters)
         finally:
             self._pipe.staged_results = None
 
@@ -146,6 +194,37 @@ class StagesPerThread(threading.local):
     def __init__(self, pipe: LoadedPipeline, lock: threading.Lock) -> None:
         with lock:  # A tokenizer is copied by one thread at a time.
             self.stages = Stages(pipe)
+
+
+def _once(image_processor: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for one image, which it prepares when it is first asked."""
+    prepared: list[Any] = []
+
+    def prepare(image: Any, **options: Any) -> Any:
+        if not prepared:
+            prepared.append(image_processor(image, **options))
+        return prepared[0]
+
+    return prepare
+
+
+def _holders(forward: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where pipelines put the tokenizer that looks for stop strings."""
+    own = forward.get("generate_kwargs")
+    return [forward] if own is None else [forward, own]
+
+
+def _arguments(task: str, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How a job's inputs are given to a pipeline that takes several arguments."""
+    if task == "image-text-to-text" and (
+        isinstance(inputs, str) or (isinstance(inputs, list) and isinstance(inputs[0], str))
+    ):
+        return (), {"text": inputs}  # As the first argument, a string would be an image's path.
+    if task == "any-to-any" and isinstance(inputs, dict):
+        return (), inputs
+    if task == "table-question-answering":  # It writes data frames into what it is given.
+        return ([dict(each) for each in inputs] if isinstance(inputs, list) else dict(inputs),), {}
+    return (inputs,), {}
 
 
 def fresh(parameters: Mapping[str, Any]) -> dict[str, Any]:

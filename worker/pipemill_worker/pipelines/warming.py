@@ -1,29 +1,161 @@
-"""Jobs that any model of a task can run, for its first forward passes."""
+"""The first forward passes of a lane, and its self-check: whether answers stay the same when jobs share a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+import logging
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
-_WORDS: Final = ("the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog")
+from pipemill.errors import JobError, ModelLoadError
+from pipemill_worker.pipelines.difference import difference
+from pipemill_worker.pipelines.inputs import shorten
+from pipemill_worker.pipelines.rules import Sharing
+from pipemill_worker.seams import Item, Prepared
 
-#: Words of the longer job: an everyday paragraph.
-_MANY_WORDS: Final = 48
+log = logging.getLogger("pipemill.worker")
 
-#: Tokens that a short word may become, special tokens included, when the tokenizer knows bytes only.
-_TOKENS_PER_WORD: Final = 8
+#: Characters of a foreign error's text that our own repeats.
+_MAX_COMPLAINT_CHARACTERS: Final = 300
 
-_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
-    "text-generation": {"max_new_tokens": 2, "do_sample": False},
-    "zero-shot-classification": {"candidate_labels": ["animals", "weather"]},
-}
+#: Answers that can be compared at all.
+_FEWEST: Final = 2
+
+#: One job: its inputs, after decoding, and its parameters.
+Canary = tuple[Any, Mapping[str, Any]]
 
 
-def warm_up_jobs(task: str, tokenizer: Any, limit: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Inputs and parameters of a short and a longer job; ``limit`` is the most tokens that the model takes."""
-    room = _MANY_WORDS if limit is None else min(_MANY_WORDS, limit // _TOKENS_PER_WORD)
-    for count in (2, max(2, room)):
-        words = [_WORDS[position % len(_WORDS)] for position in range(count)]
-        if task == "fill-mask":
-            words[-1] = tokenizer.mask_token
-        yield " ".join(words), dict(_PARAMETERS.get(task, {}))
+class Checked(Protocol):
+    """What of a runner the self-check uses."""
+
+    @property
+    def sharing(self) -> Sharing:
+        """How items share a forward pass."""
+        ...
+
+    def share_less(self) -> None:
+        """From now on, items share by equal shapes only, or if they did, not at all."""
+        ...
+
+    def prepare_checked(self, inputs: Any, parameters: dict[str, Any]) -> Prepared:
+        """Preprocess inputs and parameters that need no check."""
+        ...
+
+    def forward(self, items: Sequence[Item]) -> Sequence[Any]:
+        """Run one forward pass."""
+        ...
+
+    def finish(self, prepared: Prepared, outputs: Sequence[Any]) -> Any:
+        """Postprocess one job's outputs."""
+        ...
+
+    def is_device_lost(self, error: BaseException) -> bool:
+        """Whether the device is unusable until the process restarts."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelfCheck:
+    """What came of a self-check."""
+
+    #: How items were to share a forward pass, by task and model type.
+    meant: Sharing
+    #: How they do.
+    sharing: Sharing
+    #: The largest difference seen between a score alone and in a batch, as they were to share; infinite if a batch
+    #: failed or a label differs. ``None`` if nothing was to be shared.
+    difference: float | None
+
+    def describe(self) -> dict[str, Any]:
+        """As facts for people and JSON, which knows no infinity."""
+        apart = self.difference
+        shown = apart if apart is None or apart < float("inf") else "other answers"
+        return {"meant": self.meant.value, "sharing": self.sharing.value, "difference": shown}
+
+
+def warm_up(  # noqa: PLR0913 - each is a part of the check
+    queue: str, model: str | None, runner: Checked, jobs: Sequence[Canary], tolerance: float, *, guessed: bool = False
+) -> SelfCheck:
+    """Run each job alone and all together; a runner whose answers then differ by more shares less from now on.
+
+    ``guessed``: the jobs' form is a guess, which the model needn't understand; that they fail says nothing of it.
+
+    Raises
+    ------
+    ModelLoadError
+        When the model loaded but can't run.
+
+    """
+    meant = runner.sharing
+    alone = _run_alone(queue, model, runner, jobs, guessed=guessed)
+    first: float | None = None
+    if len(alone) < _FEWEST and runner.sharing is Sharing.PADDED:  # Nothing is proven; equal shapes are safe.
+        runner.share_less()
+    while runner.sharing is not Sharing.SOLO and alone:
+        apart = _apart(runner, alone)
+        first = apart if first is None else first
+        if apart <= tolerance:
+            break
+        was = runner.sharing
+        runner.share_less()
+        log.warning(
+            "queue %s: answers in a batch (%s) differ by %.2g, more than batch.tolerance %.2g: from now on %s",
+            queue,
+            was.value,
+            apart,
+            tolerance,
+            runner.sharing.value,
+            extra={"event": "sharing_narrowed", "queue": queue},
+        )
+    return SelfCheck(meant=meant, sharing=runner.sharing, difference=first)
+
+
+def _run_alone(
+    queue: str, model: str | None, runner: Checked, jobs: Sequence[Canary], *, guessed: bool
+) -> list[tuple[Canary, Any]]:
+    """The jobs that could be run, and their answers."""
+    alone: list[tuple[Canary, Any]] = []
+    for job in jobs:
+        try:
+            alone.append((job, _answers(runner, [job], together=False)[0]))
+        except Exception as error:
+            if not (guessed or isinstance(error, JobError)) or runner.is_device_lost(error):
+                raise ModelLoadError(
+                    f"queue {queue!r}: model {model!r} is loaded but can't run:"
+                    f" {type(error).__name__}: {shorten(error, _MAX_COMPLAINT_CHARACTERS)};"
+                    " check that the model suits the task and its preprocessing, and that the device has the memory"
+                ) from error
+            log.warning(  # Some models want prompts of their own form; real jobs bring them.
+                "queue %s: a warm-up job doesn't suit the model: %s",
+                queue,
+                shorten(error, _MAX_COMPLAINT_CHARACTERS),
+                extra={"event": "not_warmed_up"},
+            )
+    return alone
+
+
+def _apart(runner: Checked, alone: Sequence[tuple[Canary, Any]]) -> float:
+    try:
+        together = _answers(runner, [job for job, _ in alone], together=True)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the same jobs ran alone
+        log.warning("a batch failed at the self-check: %s: %s", type(error).__name__, shorten(error))
+        return float("inf")
+    return max(difference(one, other) for (_, one), other in zip(alone, together, strict=True))
+
+
+def _answers(runner: Checked, jobs: Sequence[Canary], *, together: bool) -> list[Any]:
+    prepared = [runner.prepare_checked(inputs, dict(parameters)) for inputs, parameters in jobs]
+    batches: dict[Hashable, list[tuple[int, int, Item]]] = defaultdict(list)
+    for number, each in enumerate(prepared):
+        for place, item in enumerate(each.items):
+            shared = together and item.group is not None
+            batches[item.group if shared else (number, place)].append((number, place, item))
+    outputs: list[dict[int, Any]] = [{} for _ in jobs]
+    for batch in batches.values():
+        for (number, place, _), output in zip(batch, runner.forward([item for _, _, item in batch]), strict=True):
+            outputs[number][place] = output
+    return [
+        runner.finish(each, [own[place] for place in range(len(own))])
+        for each, own in zip(prepared, outputs, strict=True)
+    ]

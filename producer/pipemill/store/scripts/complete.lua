@@ -6,6 +6,7 @@
 --       how   store: value is the result document · move: value is the key where the document lies (large ones)
 --             drop: nothing is stored · park: due time given
 -- Reply per job: 1 done · 0 the lease was lost, nothing changed · 2 the job had ended already, its end stands
+--                3 the document to move is gone, nothing changed: give it again
 -- A server without memory refuses only a script's first write, so the first takes none: work in hand is always ended.
 redis.call('DEL', 'pipemill:none')
 -- The lease goes last: a script that stops half-way loses nothing.
@@ -20,6 +21,7 @@ while i <= #ARGV do
   if done == 1 and id ~= '' and ended[string.match(redis.call('GETRANGE', result, 0, 40), '^{"status": ?"(%u+)"')] then
     done = 2
   end
+  if done == 1 and how == 'move' and redis.call('EXISTS', value) == 0 then done = 3 end
   if done == 1 then
     for k = i + 7, i + 6 + 2 * follow, 2 do redis.call('LPUSH', ARGV[k], ARGV[k + 1]) end
     if outcome == 'dead' then
@@ -42,7 +44,7 @@ while i <= #ARGV do
   elseif how == 'move' then
     redis.call('DEL', value)
   end
-  if done > 0 then
+  if done == 1 or done == 2 then
     if id ~= '' and (how ~= 'park' or done == 2) then
       if how ~= 'drop' or done == 2 then redis.call('DEL', ARGV[1] .. id) end
       redis.call('DEL', ARGV[3] .. id)
