@@ -36,9 +36,19 @@ ROWS: Final[Mapping[str, Row]] = {key: _row(key) for key in models.BUILDERS}
 #: Rows whose model allows less sharing than the table in the docs says of its task: without a token to pad with, a
 #: classifier may not share, and the others share by equal lengths.
 _LESS: Final = {"text-classification.gpt2": "solo", "feature-extraction.gpt2": "exact"}
+#: Rows whose model's encoder needs no padding.
+_PACKED: Final = {
+    "feature-extraction.bert",
+    "question-answering.bert",
+    "rerank.bert",
+    "sentence-embedding.bert",
+    "text-classification.bert",
+    "token-classification.bert",
+    "zero-shot-classification.bert",
+}
 #: How each row's items share passes.
 SHARING: Final[Mapping[str, str]] = {
-    key: _LESS.get(key, TASK_RULES[row.task].sharing.value) for key, row in ROWS.items()
+    key: "packed" if key in _PACKED else _LESS.get(key, TASK_RULES[row.task].sharing.value) for key, row in ROWS.items()
 }
 #: Rows whose items run alone: of tasks that don't share, and of one more, which writes its answers.
 ALONE: Final = {key for key, sharing in SHARING.items() if sharing == "solo"} | {"document-question-answering.donut"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -40,7 +39,7 @@ def _overlap(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 @pytest.fixture
-def torchvision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     """A torchvision of one function; the image processors stay those of Pillow."""
     if import_utils.is_torchvision_available():
         pytest.skip("the real torchvision is there, and the matrix runs with it")
@@ -51,7 +50,6 @@ def torchvision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(sys.modules["torchvision.ops.boxes"], "batched_nms", batched_nms, raising=False)
     monkeypatch.setitem(import_utils.BACKENDS_MAPPING, "torchvision", (lambda: True, ""))
-    yield
 
 
 def test_overlapping_boxes_of_a_class_go() -> None:

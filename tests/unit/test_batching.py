@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipemill_worker.policy.backoff import LONGEST_SECONDS, backoff_seconds
-from pipemill_worker.policy.batching import BatchLimits, compose
+from pipemill_worker.policy.batching import PACKED_SPREAD, BatchLimits, compose
 
 #: A loaded machine is no failure: examples may take their time.
 patient = settings(deadline=None)
@@ -39,6 +39,7 @@ ITEMS = st.lists(
 )
 LIMITS = st.builds(
     BatchLimits,
+    packed=st.booleans(),
     max_items=st.integers(1, 64),
     max_cost=st.integers(1, 4_000),
     max_amplification=st.floats(1, 4, allow_nan=False),
@@ -106,6 +107,23 @@ def test_amplification_is_bounded() -> None:
     assert compose(costs(100, 99, 100), limits(max_amplification=1)) == [0, 2]
 
 
+def test_packed_items_join_by_age_up_to_the_sum_of_their_costs() -> None:
+    """Items laid end to end need no like length: the older ones join, as long as the sum stays within the budget."""
+    packed = replace(limits(max_cost=600), packed=True, max_amplification=1)
+    assert compose(costs(500, 5, 80, 30, 10), packed) == [0, 1, 2, 4]
+    assert compose(costs(10, 500, 5), replace(packed, max_items=2)) == [0, 1]
+    assert compose(costs(700, 1), packed) == [0]
+
+
+def test_packed_items_are_bounded_where_they_are_padded() -> None:
+    """Before and behind the layers there is padding; it, too, is bounded."""
+    packed = replace(limits(max_cost=100), packed=True)
+    chosen = compose(costs(60, *[1] * 60), packed)
+    assert len(chosen) == 41
+    assert len(chosen) * 60 <= 100 * PACKED_SPREAD
+    assert len(compose(costs(90, *[1] * 60), replace(packed, max_cost=200))) == 61
+
+
 def test_groups_dont_mix() -> None:
     """Only items with equal keys share a batch."""
     waiting = [Waiting(group=("a", 1)), Waiting(group=("a", 2)), Waiting(group=("a", 1))]
@@ -134,8 +152,12 @@ def test_a_batch_keeps_all_rules(items: list[Waiting], bounds: BatchLimits) -> N
     largest = max(item.cost for item in batch)
     assert {item.group for item in batch} == {batch[0].group} != {None}
     assert len(batch) <= bounds.max_items
-    assert len(batch) * largest <= bounds.max_cost
-    assert len(batch) * largest**2 <= bounds.max_amplification * sum(item.cost**2 for item in batch)
+    if bounds.packed:
+        assert sum(item.cost for item in batch) <= bounds.max_cost
+        assert len(batch) * largest <= bounds.max_cost * PACKED_SPREAD
+    else:
+        assert len(batch) * largest <= bounds.max_cost
+        assert len(batch) * largest**2 <= bounds.max_amplification * sum(item.cost**2 for item in batch)
 
 
 @patient

@@ -13,7 +13,7 @@ from pipemill.errors import InferenceFailed, JobCancelled, MalformedJob
 from pipemill.protocol import Job, decode_message, names
 from pipemill_worker.celery_host.application import celery_url, create_app
 from pipemill_worker.celery_host.canvas import Canvas
-from pipemill_worker.celery_host.host import ACCELERATOR_MAX_COST, CPU_MAX_COST, Host, batch_limits
+from pipemill_worker.celery_host.host import ACCELERATOR_MAX_COST, CPU_MAX_COST, CPU_PACKED_COST, Host, batch_limits
 
 CATALOGUE = """
 broker: redis://:secret@localhost:6379/3
@@ -95,6 +95,8 @@ def test_the_token_budget_is_the_catalogues_or_the_devices(catalogue: str) -> No
     """A CPU gets the knee of its measured curve, an accelerator much more, and the catalogue has the last word."""
     queues = Host(catalogue).catalogue.queues
     assert batch_limits(queues["echo"], "cpu").max_cost == CPU_MAX_COST
+    packed = batch_limits(queues["echo"], "cpu", packed=True)
+    assert (packed.max_cost, packed.packed) == (CPU_PACKED_COST, True)
     assert batch_limits(queues["echo"], "cuda:0").max_cost == ACCELERATOR_MAX_COST
     assert batch_limits(queues["small"], "cuda:0").max_cost == 7
 

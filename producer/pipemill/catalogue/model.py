@@ -109,6 +109,10 @@ class BatchSettings(Settings):
         allow_inf_nan=False,
         description="Tokens computed per token given: how much padding a batch may add; 1 is none.",
     )
+    packing: bool = Field(
+        default=True,
+        description="Lay texts end to end instead of padding them, where the model's encoder and the device allow it.",
+    )
     tolerance: float = Field(
         default=1e-4,
         ge=0,

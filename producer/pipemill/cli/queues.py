@@ -32,7 +32,7 @@ def queues(invocation: Invocation, *, watch: bool, interval: float) -> None:
 
     waiting: jobs to be taken; parked: jobs whose time is still to come; leased: jobs that workers hold; dead: dead
     letters; rate/s: jobs ended lately; lanes: workers at it; mean batch: items of a forward pass; items: how they
-    share one (padded to a common length, exact shapes only, or solo), and what a self-check forbade.
+    share one (packed end to end, padded to a common length, exact shapes only, or solo), and what a self-check forbade.
     """
     with invocation.connect(invocation) as client:
         if not watch:

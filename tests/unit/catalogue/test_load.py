@@ -225,7 +225,7 @@ def test_defaults_are_complete(tmp_path: Path) -> None:
         "trust_remote_code": False,
         "urls": None,
         "parameters": {},
-        "batch": {"max_items": 64, "max_tokens": None, "max_amplification": 1.5, "tolerance": 1e-4},
+        "batch": {"max_items": 64, "max_tokens": None, "max_amplification": 1.5, "packing": True, "tolerance": 1e-4},
         "limits": {
             "max_depth": 100_000,
             "max_input_bytes": None,

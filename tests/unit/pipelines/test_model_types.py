@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from pipemill_worker.pipelines.grouping import PADDABLE_DECODERS, PADDABLE_ENCODERS
+from pipemill_worker.pipelines.packing import STACKS
 from pipemill_worker.pipelines.rules import Sharing
 from tests.unit.pipelines.tiny import (
     assert_same,
     byte_tokenizer,
+    padding_runner_of,
     run_batched,
     runner_of,
     sentence,
@@ -25,7 +27,7 @@ def check(task: str, pipe: Any) -> None:
     rng = random.Random(2)
     jobs: list[tuple[Any, dict[str, Any]]] = [(sentence(rng, 1, 9), {}) for _ in range(9)]
     jobs.append((sentence(rng, 50, 50), {}))
-    runner = runner_of(task, pipe)
+    runner = padding_runner_of(task, pipe)
     run = run_batched(runner, jobs)
     for answer, (text, parameters) in zip(run.answers, jobs, strict=True):
         assert_same(answer, pipe(text, **parameters))
@@ -57,6 +59,23 @@ def test_decoder_features_do_not_mind_padding(model_type: str) -> None:
     """A padded batch of a decoder gives each text the hidden states it gets alone."""
     tokenizer = byte_tokenizer(pad_token="<pad>", padding_side="right")  # noqa: S106 - no password
     check("feature-extraction", tiny_pipeline("feature-extraction", model_type, tokenizer))
+
+
+@pytest.mark.parametrize("model_type", sorted(STACKS))
+@pytest.mark.parametrize("task", ["text-classification", "feature-extraction", "token-classification"])
+def test_packed_encoders_answer_as_alone(task: str, model_type: str) -> None:
+    """Ten texts from one word to fifty, laid end to end, answer as they do alone."""
+    rng = random.Random(3)
+    jobs: list[tuple[Any, dict[str, Any]]] = [(sentence(rng, 1, 9), {}) for _ in range(9)]
+    jobs.append((sentence(rng, 50, 50), {}))
+    pipe = tiny_pipeline(task, model_type)
+    direct = [pipe(text, **parameters) for text, parameters in jobs]
+    runner = runner_of(task, pipe)
+    run = run_batched(runner, jobs)
+    assert runner.sharing is Sharing.PACKED
+    assert run.batches == [10]
+    for answer, expected in zip(run.answers, direct, strict=True):
+        assert_same(answer, expected)
 
 
 @pytest.mark.parametrize("model_type", ["convbert", "nystromformer"])

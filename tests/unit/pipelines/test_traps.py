@@ -279,6 +279,9 @@ def test_half_precision_features_are_plain_numbers() -> None:
 def test_forbidding_padding_leaves_exact_shapes() -> None:
     """A lane whose model is found to mind padding goes on with equal lengths."""
     runner = runner_of("text-classification", tiny_pipeline("text-classification"))
+    assert runner.describe()["sharing"] == "packed"
+    runner.share_less()
+    assert runner.describe()["sharing"] == "padded"
     runner.share_less()
     run = run_batched(runner, [("river", {}), ("stone", {}), ("river stone", {})])
     assert sorted(run.batches) == [1, 2]

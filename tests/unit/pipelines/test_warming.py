@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 from pipemill.errors import InvalidInput, ModelLoadError
+from pipemill_worker.pipelines import packing
 from pipemill_worker.pipelines.canaries import canaries
 from pipemill_worker.pipelines.difference import difference
 from pipemill_worker.pipelines.rules import TASK_RULES, Sharing
 from pipemill_worker.pipelines.warming import warm_up
 from pipemill_worker.seams import Item, Prepared
-from tests.unit.pipelines.tiny import runner_of, sentence, tiny_pipeline
+from tests.unit.pipelines.tiny import padding_runner_of, runner_of, sentence, tiny_pipeline
 
 _NARROWER = {Sharing.PADDED: Sharing.EXACT, Sharing.EXACT: Sharing.SOLO}
 
@@ -131,7 +132,7 @@ def test_a_real_model_without_its_mask_falls_back() -> None:
         return forward(input_ids=input_ids, attention_mask=torch.ones_like(attention_mask), **others)
 
     pipe.model.forward = blind
-    runner = runner_of("text-classification", pipe)
+    runner = padding_runner_of("text-classification", pipe)
     runner.warm_up()
     check = runner.describe()["self_check"]
     assert check["sharing"] == runner.describe()["sharing"] == "exact"
@@ -143,10 +144,19 @@ def test_a_half_precision_model_is_told_by_its_difference() -> None:
     """Padding moves a bfloat16 model's scores by more than a float32's: the check measures, and obeys the tolerance."""
     pipe = tiny_pipeline("feature-extraction")
     pipe.model.to(torch.bfloat16)
-    runner = runner_of("feature-extraction", pipe)
+    runner = padding_runner_of("feature-extraction", pipe)
     runner.warm_up()
     assert runner.describe()["self_check"]["difference"] > 1e-4
     assert runner.sharing is Sharing.EXACT
+
+
+def test_packing_that_disturbs_gives_way_to_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packed encoder whose rows see each other is found at the start, and padded from then on."""
+    monkeypatch.setattr(packing, "pairwise", lambda bounds: [(0, bounds[-1])])
+    runner = runner_of("text-classification", tiny_pipeline("text-classification"))
+    runner.warm_up()
+    check = runner.describe()["self_check"]
+    assert (check["meant"], check["sharing"]) == ("packed", "padded")
 
 
 @pytest.mark.parametrize("task", [task for task in TASK_RULES if "audio" not in task and "speech" not in task])

@@ -207,6 +207,12 @@ def runner_of(task: str, pipe: Any, **parameters: Any) -> TransformersRunner:
     return TransformersRunner("tiny", pipe, Settings(task=task, parameters=parameters), validate=unchecked)
 
 
+def padding_runner_of(task: str, pipe: Any) -> TransformersRunner:
+    """A runner that pads where it could pack."""
+    settings = Settings(task=task, batch=BatchSettings(packing=False))
+    return TransformersRunner("tiny", pipe, settings, validate=unchecked)
+
+
 def sentence(rng: random.Random, low: int = 1, high: int = 40) -> str:
     """A text of random words."""
     return " ".join(rng.choice(WORDS) for _ in range(rng.randint(low, high)))

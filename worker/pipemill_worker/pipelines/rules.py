@@ -21,6 +21,8 @@ class Sharing(enum.Enum):
     EXACT = "exact"
     #: With items of any length, padded on the right.
     PADDED = "padded"
+    #: With items of any length, laid end to end in the layers of the encoder.
+    PACKED = "packed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,6 +29,7 @@ from pipemill_worker.pipelines.limits import (
     untabled_limit,
 )
 from pipemill_worker.pipelines.overlaps import check_overlaps
+from pipemill_worker.pipelines.packing import Packing, can_pack
 from pipemill_worker.pipelines.plain import to_plain
 from pipemill_worker.pipelines.rules import TASK_RULES, Sharing
 from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings, Validate
@@ -83,6 +84,8 @@ class TransformersRunner:
         self._validate = validate
         self._media = media
         self._rule = sharing_rule(self.task, pipe)
+        packs = settings.batch.packing and self._rule.sharing is Sharing.PADDED and can_pack(self.task, pipe)
+        self._packing = Packing(pipe.model) if packs else None
         self._generates = self._task_rule.generates and pipe.model.can_generate()
         reads_and_writes = self._generates and pipe.model.config.is_encoder_decoder
         #: The most tokens in a row; ``None`` if the model has no such bound.
@@ -96,7 +99,7 @@ class TransformersRunner:
     @property
     def sharing(self) -> Sharing:
         """How items share a forward pass."""
-        return self._rule.sharing
+        return self._rule.sharing if self._packing is None else Sharing.PACKED
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
         """Validate and preprocess one job. Called from several threads at once."""
@@ -167,11 +170,15 @@ class TransformersRunner:
         return faults.is_device_lost(error)
 
     def share_less(self) -> None:
-        """From now on, items share by equal shapes only, or if they did, not at all; for a model that sharing disturbs.
+        """From now on, items share by the next stricter way: packed, padded, equal shapes, not at all.
 
         Called before the first job is prepared.
         """
-        self._rule = self._rule.narrowed()
+        if self._packing is None:
+            self._rule = self._rule.narrowed()
+        else:
+            self._packing.undo()
+            self._packing = None
 
     def warm_up(self) -> None:
         """Run jobs of several lengths through all stages, alone and together; share less if the answers differ.
@@ -196,7 +203,7 @@ class TransformersRunner:
             "device": str(self.pipe.device),
             "dtype": str(model.dtype).removeprefix("torch."),
             "architecture": type(model).__name__,
-            "sharing": self._rule.sharing.value,
+            "sharing": self.sharing.value,
             "max_tokens": self.token_limit,
             "self_check": None if self._check is None else self._check.describe(),
         }

@@ -34,6 +34,11 @@ class Tolerant(Protocol):
         """The largest difference between a score alone and in a batch."""
         ...
 
+    @property
+    def packing(self) -> bool:
+        """Whether texts may be laid end to end instead of padded."""
+        ...
+
 
 class UrlRules(Protocol):
     """From where a queue's workers may fetch media."""

@@ -35,7 +35,7 @@ class Checked(Protocol):
         ...
 
     def share_less(self) -> None:
-        """From now on, items share by equal shapes only, or if they did, not at all."""
+        """From now on, items share by the next stricter way."""
         ...
 
     def prepare_checked(self, inputs: Any, parameters: dict[str, Any]) -> Prepared:
@@ -90,8 +90,8 @@ def warm_up(  # noqa: PLR0913 - each is a part of the check
     meant = runner.sharing
     alone = _run_alone(queue, model, runner, jobs, guessed=guessed)
     first: float | None = None
-    if len(alone) < _FEWEST and runner.sharing is Sharing.PADDED:  # Nothing is proven; equal shapes are safe.
-        runner.share_less()
+    while len(alone) < _FEWEST and runner.sharing in {Sharing.PACKED, Sharing.PADDED}:
+        runner.share_less()  # Nothing is proven; equal shapes are safe.
     while runner.sharing is not Sharing.SOLO and alone:
         apart = _apart(runner, alone)
         first = apart if first is None else first

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+#: Times the budget that packed items may take where they still are padded: before and behind the encoder's layers,
+#: for a hundredth of the work.
+PACKED_SPREAD: Final = 32
 
 
 class Candidate(Protocol):
@@ -33,17 +37,20 @@ class BatchLimits:
 
     #: Most items.
     max_items: int
-    #: Most padded cost: the number of items times the largest cost among them.
+    #: Most padded cost: the number of items times the largest cost among them; of packed items, the sum of their costs.
     max_cost: int
     #: Most quadratic amplification by padding: ``n · max² / Σ cost²``; 1.5 after mcp-local-rag PR #179, 1 allows none.
     max_amplification: float
+    #: Whether items are laid end to end, so that padding costs nothing.
+    packed: bool = False
 
 
 def compose(waiting: Sequence[Candidate], limits: BatchLimits) -> list[int]:
     """Choose the items of the next batch, as indices into ``waiting`` (oldest first).
 
     The oldest item of the most urgent priority is always in, even if it alone is over the budget: nothing starves.
-    Items of its group join it, nearest costs first and older ones first among equals, while the bounds hold.
+    Items of its group join it while the bounds hold: nearest costs first and older ones first among equals, or if they
+    are packed, older ones first.
     """
     if not waiting:
         return []
@@ -53,6 +60,8 @@ def compose(waiting: Sequence[Candidate], limits: BatchLimits) -> list[int]:
     if group is None or limits.max_items == 1:
         return chosen
     others = [index for index, item in enumerate(waiting) if index != head and item.group == group]
+    if limits.packed:
+        return chosen + _packed(waiting, others, cost, limits)
     others.sort(key=lambda index: abs(waiting[index].cost - cost))
     largest, squares = cost, cost * cost
     for index in others:
@@ -63,6 +72,21 @@ def compose(waiting: Sequence[Candidate], limits: BatchLimits) -> list[int]:
             chosen.append(index)
             largest, squares = max(largest, own), squares + own * own
     return chosen
+
+
+def _packed(waiting: Sequence[Candidate], others: Sequence[int], cost: int, limits: BatchLimits) -> list[int]:
+    """Which of the others join an item of this cost end to end."""
+    joined: list[int] = []
+    total = largest = cost
+    for index in others:
+        if len(joined) + 1 == limits.max_items or total >= limits.max_cost:
+            break
+        own = waiting[index].cost
+        padded = (len(joined) + 2) * max(largest, own)
+        if total + own <= limits.max_cost and padded <= limits.max_cost * PACKED_SPREAD:
+            joined.append(index)
+            total, largest = total + own, max(largest, own)
+    return joined
 
 
 def _fits(count: int, largest: int, squares: int, limits: BatchLimits) -> bool:

@@ -34,13 +34,14 @@ def quantisation_config(settings: ModelSettings, config: Any) -> Any:
     if wanted in {"bnb-int8", "bnb-nf4"}:
         return _bitsandbytes(wanted, settings)
     _check_package("torchao", 'pip install "pipemill[quantised]"', wanted)
+    if wanted == "int4":
+        _check_cuda(wanted, settings)
+        if settings.dtype not in {"auto", "bfloat16"}:
+            raise Refusal(f"int4 computes in bfloat16, and dtype is {settings.dtype}", "set dtype: to auto or bfloat16")
     quantization = importlib.import_module("torchao.quantization")  # An extra, untyped, and slow to load.
     build: Any = transformers.TorchAoConfig  # It has no hints.
     if wanted == "int8":
         return build(quantization.Int8WeightOnlyConfig())
-    _check_cuda(wanted, settings)
-    if settings.dtype not in {"auto", "bfloat16"}:
-        raise Refusal(f"int4 computes in bfloat16, and dtype is {settings.dtype}", "set dtype: to auto or bfloat16")
     # The one format whose kernel is torch's own.
     return build(quantization.Int4WeightOnlyConfig(group_size=_INT4_GROUP, int4_packing_format="tile_packed_to_4d"))
 
