@@ -26,8 +26,8 @@ from tests.tasks.matrix import ROWS
 from tests.tasks.media import drawn, image_envelope
 from tests.unit.pipelines.tiny import Settings
 
-#: Jobs tried of each task.
-EXAMPLES: Final = 30
+#: Jobs tried of each task: 2,000 in all.
+EXAMPLES: Final = 67
 #: A row for each task: the first of its architectures.
 ROW_OF: Final[Mapping[str, str]] = {row.task: row.key for row in reversed([*ROWS.values()])}
 #: An error's text at most: mistakes of parameters are told to 600, the first one in full.
