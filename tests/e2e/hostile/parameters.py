@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from pipemill.errors import InvalidParameter, MalformedJob
 from tests.e2e.hostile.queues import BUILTIN, GOOD, IMAGE, MARK, NEEDED, QUEUES, SECRET, Case
@@ -22,6 +22,28 @@ def _of_anyone() -> Iterator[tuple[str, Mapping[str, Any], str]]:
     yield "many unknown", {f"unknown_{number}": 1 for number in range(500)}, "and [0-9]+ more"
 
 
+#: What no task takes among its generation settings.
+_NESTED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "custom code": {"custom_generate": "/"},
+    "code": {"trust_remote_code": True},
+}
+#: What no generator takes, and what it says.
+_WRITING: Final[Mapping[str, tuple[Mapping[str, Any], str]]] = {
+    "seed below": ({"seed": -1}, "seed: -1 is less than 0"),
+    "seed above": ({"seed": 2**63}, "seed: .* is (more than|not a whole number)"),
+    "seed of words": ({"seed": "1"}, "is not a whole number"),
+    "for ever": ({"max_new_tokens": 10**9}, "is more than 4096"),
+    "beams": ({"num_beams": 10**6}, "is more than 16"),
+    "beams of beams": ({"num_beams": 16, "num_return_sequences": 16}, "is more than 64"),
+    "ice": ({"do_sample": True, "temperature": 5e-324}, "is less than 0.01"),
+    "nothing left": ({"forced_eos_token_id": 5, "suppress_tokens": [5]}, "a token that is never written"),
+    "deep": ({"stop_sequence": nest("a", 300)}, "stop_sequence"),
+    "endless stop": ({"stop_sequence": MARK * 50_000}, "more than 200 characters"),
+    "endless prefix": ({"prefix": MARK * 50_000}, "more than 10000 characters"),
+    "template": ({"chat_template": "{% for x in range(10**9) %}{% endfor %}"}, "it is a program"),
+}
+
+
 def cases() -> Iterator[tuple[str, Case]]:
     """All of them, with their names."""
 
@@ -34,30 +56,12 @@ def cases() -> Iterator[tuple[str, Case]]:
     for queue in (*BUILTIN, *QUEUES):
         for name, given, says in _of_anyone():
             yield refused(queue, name, given, says)
-    nested: dict[str, Mapping[str, Any]] = {
-        "custom code": {"custom_generate": "/"},
-        "code": {"trust_remote_code": True},
-    }
     for queue in ("chat", "whisper"):
-        for name, given in nested.items():
+        for name, given in _NESTED.items():
             yield refused(
                 queue, f"nested {name}", {"generate_kwargs": given}, "never accepted from a job: it runs code"
             )
-    generator: dict[str, tuple[Mapping[str, Any], str]] = {
-        "seed below": ({"seed": -1}, "seed: -1 is less than 0"),
-        "seed above": ({"seed": 2**63}, "seed: .* is (more than|not a whole number)"),
-        "seed of words": ({"seed": "1"}, "is not a whole number"),
-        "for ever": ({"max_new_tokens": 10**9}, "is more than 4096"),
-        "beams": ({"num_beams": 10**6}, "is more than 16"),
-        "beams of beams": ({"num_beams": 16, "num_return_sequences": 16}, "is more than 64"),
-        "ice": ({"do_sample": True, "temperature": 5e-324}, "is less than 0.01"),
-        "nothing left": ({"forced_eos_token_id": 5, "suppress_tokens": [5]}, "a token that is never written"),
-        "deep": ({"stop_sequence": nest("a", 300)}, "stop_sequence"),
-        "endless stop": ({"stop_sequence": MARK * 50_000}, "more than 200 characters"),
-        "endless prefix": ({"prefix": MARK * 50_000}, "more than 10000 characters"),
-        "template": ({"chat_template": "{% for x in range(10**9) %}{% endfor %}"}, "it is a program"),
-    }
-    for name, (given, says) in generator.items():
+    for name, (given, says) in _WRITING.items():
         yield refused("generator", name, given, says)
     templates = ("{:>300000000}", "{0.__class__}", "{}{}", "{!r:>99999999}", "no place", "{" * 100)
     for number, template in enumerate(templates):

@@ -109,57 +109,62 @@ def test_trusted_code_of_the_hub_is_pinned() -> None:
     assert "its code would be run, but no revision pins it; set revision:" in text
 
 
+#: Files of a repository that a task may need.
+WANTED = [
+    "config.json",
+    "model.safetensors",
+    "model-00001-of-00002.safetensors",
+    "head.safetensors",
+    "tokenizer.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "source.spm",
+    "bpe.codes",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "generation_config.json",
+    "modules.json",
+    "1_Pooling/config.json",
+    "config_sentence_transformers.json",
+    "vocoder/model.safetensors",
+    "adapter/adapter_model.safetensors",
+]
+#: Files that are never loaded.
+UNWANTED = [
+    "pytorch_model.bin",
+    "1_Dense/pytorch_model.bin",
+    "adapter_model.bin",
+    "training_args.bin",
+    "optimizer.pt",
+    "model.ckpt",
+    "weights.pkl",
+    "speaker_embeddings/voice.npy",
+    "tf_model.h5",
+    "onnx/config.json",
+    "openvino/config.json",
+    "original/params.json",
+    "consolidated.safetensors",
+    "README.md",
+    "run.sh",
+]
+#: Its own code.
+OWN_CODE = ["modeling_own.py", "custom_generate/generate.py"]
+
+
 def test_what_is_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Weights as safetensors and what describes them; code where it is trusted; nothing else."""
-    wanted = [
-        "config.json",
-        "model.safetensors",
-        "model-00001-of-00002.safetensors",
-        "head.safetensors",
-        "tokenizer.json",
-        "vocab.txt",
-        "merges.txt",
-        "spiece.model",
-        "source.spm",
-        "bpe.codes",
-        "chat_template.jinja",
-        "preprocessor_config.json",
-        "processor_config.json",
-        "video_preprocessor_config.json",
-        "generation_config.json",
-        "modules.json",
-        "1_Pooling/config.json",
-        "config_sentence_transformers.json",
-        "vocoder/model.safetensors",
-        "adapter/adapter_model.safetensors",
-    ]
-    unwanted = [
-        "pytorch_model.bin",
-        "1_Dense/pytorch_model.bin",
-        "adapter_model.bin",
-        "training_args.bin",
-        "optimizer.pt",
-        "model.ckpt",
-        "weights.pkl",
-        "speaker_embeddings/voice.npy",
-        "tf_model.h5",
-        "onnx/config.json",
-        "openvino/config.json",
-        "original/params.json",
-        "consolidated.safetensors",
-        "README.md",
-        "run.sh",
-    ]
-    code = ["modeling_own.py", "custom_generate/generate.py"]
     taken: list[str] = []
 
     def snapshot(_: str, *, allow_patterns: list[str], ignore_patterns: list[str], **__: Any) -> str:
-        files = [*wanted, *unwanted, *code]
+        files = [*WANTED, *UNWANTED, *OWN_CODE]
         taken[:] = filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
         return str(tmp_path)
 
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
     hub.download_model("someone/tiny", "0123456")
-    assert taken == wanted
+    assert taken == WANTED
     hub.download_model("someone/tiny", "0123456", with_code=True)
-    assert taken == [*wanted, *code]
+    assert taken == [*WANTED, *OWN_CODE]
