@@ -19,9 +19,9 @@ import psutil
 PATIENCE_SECONDS = 300.0
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Poll until it is true."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_for(condition: Callable[[], bool], what: str, patience: float = PATIENCE_SECONDS) -> None:
+    """Poll until it is true; give up after ``patience`` seconds."""
+    deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(what)

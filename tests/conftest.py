@@ -16,6 +16,14 @@ from pipemill.embedded import EmbeddedBroker
 from tests.helpers import until
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_measurements(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What workers measure is kept for this run only, not among the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIPEMILL_CACHE_DIR", str(tmp_path_factory.mktemp("measured")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[str]:
     """Address of a real Valkey server."""

@@ -1,12 +1,13 @@
 """``pipemill worker`` with echo lanes that "poison" breaks; the arguments are the command's.
 
-``SABOTAGE`` says how: ``lose`` loses the device, ``kill`` kills the process.
+``SABOTAGE`` says how: ``lose`` loses the device, ``kill`` kills the process, ``hang`` never comes back.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ class Sabotaged(EchoRunner):
         if any(item.payload == "poison" for item in items):
             if os.environ["SABOTAGE"] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if os.environ["SABOTAGE"] == "hang":
+                threading.Event().wait()
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return super().forward(items)
 

@@ -13,7 +13,8 @@ from pipemill.errors import InferenceFailed, JobCancelled, MalformedJob
 from pipemill.protocol import Job, decode_message, names
 from pipemill_worker.celery_host.application import celery_url, create_app
 from pipemill_worker.celery_host.canvas import Canvas
-from pipemill_worker.celery_host.host import ACCELERATOR_MAX_COST, CPU_MAX_COST, CPU_PACKED_COST, Host, batch_limits
+from pipemill_worker.celery_host.host import Host
+from pipemill_worker.celery_host.tuning import ACCELERATOR_MAX_COST, CPU_MAX_COST, CPU_PACKED_COST, batch_limits
 
 CATALOGUE = """
 broker: redis://:secret@localhost:6379/3
@@ -92,7 +93,7 @@ def test_a_bad_catalogue_ends_the_worker_with_its_exit_code(tmp_path: Path, caps
 
 
 def test_the_token_budget_is_the_catalogues_or_the_devices(catalogue: str) -> None:
-    """A CPU gets the knee of its measured curve, an accelerator much more, and the catalogue has the last word."""
+    """Before anything is measured, a CPU gets little, an accelerator much, and the catalogue has the last word."""
     queues = Host(catalogue).catalogue.queues
     assert batch_limits(queues["echo"], "cpu").max_cost == CPU_MAX_COST
     packed = batch_limits(queues["echo"], "cpu", packed=True)

@@ -22,6 +22,9 @@ catalogue_option = click.option(
 @catalogue_option
 @click.option("--broker", help="Redis or Valkey URL, instead of the catalogue's.")
 @click.option("--device", help="Device of every queue: auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--processes", metavar="N|auto", help="Worker processes; auto is one for each GPU, or for each core it may run on."
+)
 @click.option("--torch-threads", type=int, help="CPU threads of one forward pass.")
 @click.option("--preprocess-threads", type=int, help="Threads that tokenize.")
 @click.option("--lease-seconds", type=float, help="After how long a silent worker's jobs go to others.")
@@ -33,11 +36,38 @@ def worker(queues: tuple[str, ...], catalogue: str | None, hostname: str | None,
     """Serve QUEUES of the catalogue; all of them if none is named.
 
     The same worker as `celery -A pipemill_worker.app worker -Q QUEUES`. It loads and warms up the models, then takes
-    jobs. SIGTERM stops it: what runs is finished, the rest goes back to the queue.
+    jobs. SIGTERM stops it: what runs is finished, the rest goes back to the queue. With several processes, this one
+    starts the others and watches over them.
     """
-    from pipemill_worker.celery_host.serve import serve  # noqa: PLC0415  # loads Celery
+    from pipemill_worker.fleet.launch import supervise  # noqa: PLC0415  # loads pydantic
+    from pipemill_worker.fleet.link import attach  # noqa: PLC0415  # as above
 
-    sys.exit(serve(queues, catalogue, options, hostname=hostname, loglevel=loglevel))
+    code = supervise(queues, catalogue, options, hostname=hostname, loglevel=loglevel)
+    if code is None:
+        from pipemill_worker.celery_host.serve import serve  # noqa: PLC0415  # loads Celery
+
+        alone = options | {"processes": 1}
+        code = serve(queues, catalogue, alone, hostname=hostname, loglevel=loglevel, on_ready=attach(hostname))
+    sys.exit(code)
+
+
+@click.command()
+@click.argument("queue")
+@catalogue_option
+@click.option("--device", help="Instead of the queue's: auto, cpu, cuda, cuda:N or mps.")
+@click.option("--torch-threads", type=int, help="CPU threads of one forward pass.")
+@click.option("--cache-dir", type=click.Path(file_okay=False), help="Where workers keep what they measured.")
+@click.option("--png", type=click.Path(dir_okay=False), help="Draw the curve into this file.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+def calibrate(queue: str, catalogue: str | None, png: str | None, as_json: bool, **options: Any) -> None:  # noqa: FBT001  # a flag of the command
+    """Measure the model of QUEUE on this machine: how much a forward pass gains with its size.
+
+    Workers measure by themselves when they first start, and keep what they found. This measures again, keeps it for
+    them, and shows it. Run it on a quiet machine, with the threads that a worker will have.
+    """
+    from pipemill_worker.calibrate import calibrate_queue  # noqa: PLC0415  # loads torch in the end
+
+    calibrate_queue(queue, catalogue, options, png=Path(png) if png else None, as_json=as_json)
 
 
 @click.command()

@@ -11,6 +11,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pipemill_worker.policy.calibration import Bounds, Calibration
+
 
 @dataclass(slots=True, eq=False)
 class Item:
@@ -60,6 +62,14 @@ class PipelineRunner(Protocol):
 
     def warm_up(self) -> None:
         """Run the model once on shapes the lane will see, so that the first job doesn't pay for it."""
+        ...
+
+    def calibrate(self, bounds: Bounds) -> Calibration | None:
+        """Time forward passes of growing size; ``None`` if there is nothing to measure. Called before the first job."""
+        ...
+
+    def adopt(self, calibration: Calibration) -> None:
+        """Share passes as a calibration says, this start's or an earlier one's. Called before the first job."""
         ...
 
     def is_out_of_memory(self, error: BaseException) -> bool:

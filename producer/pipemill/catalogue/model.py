@@ -46,6 +46,7 @@ DrainSeconds = Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)]
 MaxDeliveries = Annotated[int, Field(ge=1, le=100)]
 PreprocessThreads = Annotated[int, Field(ge=1, le=64)]
 TorchThreads = Annotated[int, Field(ge=1, le=1_024)]
+Processes = Annotated[int, Field(ge=1, le=1_024)] | Literal["auto"]
 Device = Annotated[
     str,
     Field(
@@ -86,11 +87,21 @@ class WorkerSettings(Settings):
     )
     preprocess_threads: PreprocessThreads = Field(
         default=1,
-        description="Threads of a worker that tokenize inputs, for all its queues; each has its own tokenizer copies.",
+        description="Threads of each queue that prepare its inputs; each has its own tokenizer copies.",
     )
     torch_threads: TorchThreads | None = Field(
         default=None,
         description="Threads of one forward pass on the CPU; null takes every core the worker may run on.",
+    )
+    processes: Processes = Field(
+        default=1,
+        description="Worker processes that pipemill worker starts and watches over; auto is one for each GPU, or for "
+        "each core that the worker may run on.",
+    )
+    cache_dir: str | None = Field(
+        default=None,
+        description="Folder where measurements of the models on this machine are kept between starts; null is "
+        "pipemill in the user's cache folder.",
     )
 
 
@@ -108,6 +119,19 @@ class BatchSettings(Settings):
         le=100,
         allow_inf_nan=False,
         description="Tokens computed per token given: how much padding a batch may add; 1 is none.",
+    )
+    max_wait_ms: float = Field(
+        default=10.0,
+        ge=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="Longest time in ms that a free device may wait for more items, when what was measured says that "
+        "waiting pays; 0 never waits.",
+    )
+    calibrate: bool = Field(
+        default=True,
+        description="Measure batches of growing size when a worker starts, and take the size from which they gain no "
+        "more; max_tokens, if given, bounds what is tried.",
     )
     packing: bool = Field(
         default=True,
@@ -207,10 +231,15 @@ class QueueSettings(Settings):
         default=None,
         description="How a model is spread over several devices; null puts it on device. Excludes device.",
     )
-    quantisation: Literal["int8", "int4", "bnb-int8", "bnb-nf4"] | None = Field(
+    quantisation: Literal["int8", "int8-dynamic", "int4", "bnb-int8", "bnb-nf4"] | None = Field(
         default=None,
-        description="Weights are rounded when loaded: int8 and int4 by torchao, bnb-int8 and bnb-nf4 by bitsandbytes "
-        "(CUDA); null loads them as they were saved. A model saved quantised needs none.",
+        description="Weights are rounded when loaded: int8 and int4 by torchao, int8-dynamic by torch (CPU; what the "
+        "layers are given is rounded too), bnb-int8 and bnb-nf4 by bitsandbytes (CUDA); null loads them as they were "
+        "saved. A model saved quantised needs none.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Compile the model with torch.compile when a worker starts: up to minutes then, faster from there.",
     )
     adapter: str | None = Field(
         default=None,
@@ -241,7 +270,9 @@ class QueueSettings(Settings):
         default=3_600, ge=1, le=31_536_000, description="Seconds for which a result can be read."
     )
     prefetch: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
-        default=None, description=f"Jobs leased ahead; null is {PREFETCH_PER_ITEM} for each of batch.max_items."
+        default=None,
+        description="Jobs leased ahead; null is a few batches, as measured, "
+        f"and at most {PREFETCH_PER_ITEM} for each of batch.max_items.",
     )
 
     @property

@@ -16,6 +16,7 @@ from pipemill.catalogue.model import (
     LeaseSeconds,
     MaxDeliveries,
     PreprocessThreads,
+    Processes,
     TorchThreads,
 )
 from pipemill.validation import explain, schema_of
@@ -39,6 +40,8 @@ class Overlay(BaseModel):
     max_deliveries: MaxDeliveries | None = None
     preprocess_threads: PreprocessThreads | None = None
     torch_threads: TorchThreads | None = None
+    processes: Processes | None = None
+    cache_dir: str | None = None
     device: Device | None = None
 
     def over(self, lower: Overlay) -> Overlay:

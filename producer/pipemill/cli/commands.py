@@ -44,6 +44,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "worker": Entry(extra="worker", help="Start a worker."),
     "demo": Entry(extra="worker", help="Show a broker, a worker and jobs in one go."),
     "fetch": Entry(extra="worker", help="Download the catalogue's models."),
+    "calibrate": Entry(extra="worker", help="Measure a queue's model on this machine."),
     "version": Entry(where="pipemill.cli.setup:version", help="Print the version."),
 }
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: The shortest time between two looks of ``--watch``, in seconds: each look is a round trip or two for each queue.
 SHORTEST_INTERVAL_SECONDS: Final = 0.1
 _COUNTS: Final = ("waiting", "parked", "leased", "dead")
-_HEAD: Final = ("queue", "task", "model", *_COUNTS, "rate/s", "lanes", "mean batch", "items")
+_HEAD: Final = ("queue", "task", "model", *_COUNTS, "rate/s", "lanes", "mean batch", "busy", "items")
 
 
 @click.command()
@@ -70,7 +70,7 @@ def _rows(reports: Sequence[QueueReport]) -> list[list[Any]]:
     rows = []
     for each in map(facts, reports):
         numbers = [each[name] for name in _COUNTS]
-        lanes = [round(each["rate"], 1), len(each["lanes"]), each["mean_batch"], each["items"]]
+        lanes = [round(each["rate"], 1), len(each["lanes"]), each["mean_batch"], f"{each['busy']:.0%}", each["items"]]
         rows.append([each["queue"], each["task"], each["model"], *numbers, *lanes])
     return rows
 
@@ -89,6 +89,8 @@ def facts(report: QueueReport) -> dict[str, Any]:
         "dead": report.dead,
         "rate": round(sum(float(lane.get("rate", 0)) for lane in report.lanes.values()), 3),
         "mean_batch": mean_batch(report),
+        "busy": max((float(lane.get("busy", 0)) for lane in report.lanes.values()), default=0.0),
+        "padding": padding(report),
         "items": how_items_share(report),
         "totals": dict(report.totals),
         "lanes": {owner: dict(lane) for owner, lane in report.lanes.items()},
@@ -102,6 +104,13 @@ def mean_batch(report: QueueReport) -> float | None:
     return round(sum(int(size) * count for size, count in counts) / batches, 2) if batches else None
 
 
+def padding(report: QueueReport) -> float | None:
+    """Share of the lanes' work that was padding; None before the first forward pass."""
+    padded = sum(int(lane.get("padded_cost", 0)) for lane in report.lanes.values())
+    real = sum(int(lane.get("cost", 0)) for lane in report.lanes.values())
+    return round(1 - real / padded, 4) if padded else None
+
+
 def how_items_share(report: QueueReport) -> str | None:
     """How items share the lanes' forward passes, and what a self-check forbade; None before a lane runs."""
     return ", ".join(sorted({words for lane in report.lanes.values() if (words := _how(lane))})) or None
@@ -109,5 +118,8 @@ def how_items_share(report: QueueReport) -> str | None:
 
 def _how(lane: Mapping[str, Any]) -> str:
     own = lane.get("sharing") or ""
-    meant = (lane.get("self_check") or {}).get("meant", own)
+    check = lane.get("self_check") or {}
+    meant, checked = check.get("meant", own), check.get("sharing", own)
+    if checked != own:
+        return f"{own} (faster here than {checked})"
     return own if meant == own else f"{own} (not {meant}: answers differed)"

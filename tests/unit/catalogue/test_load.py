@@ -28,6 +28,8 @@ SETTINGS: list[tuple[str, Any, str, Any]] = [
     ("max_deliveries", 4, "5", 6),
     ("preprocess_threads", 2, "3", "4"),
     ("torch_threads", 2, "3", 4),
+    ("processes", 2, "3", 4),
+    ("cache_dir", "file", "environ", "option"),
     ("device", "cpu", "cuda:1", "mps"),
 ]
 DEFAULTS: dict[str, Any] = {
@@ -37,6 +39,8 @@ DEFAULTS: dict[str, Any] = {
     "max_deliveries": 3,
     "preprocess_threads": 1,
     "torch_threads": None,
+    "processes": 1,
+    "cache_dir": None,
     "device": "auto",
 }
 
@@ -70,7 +74,7 @@ def test_option_beats_environment_beats_file_beats_default(
 ) -> None:
     """Each source of a setting wins over the ones below it, and its value has the setting's own type."""
     default = DEFAULTS[name]
-    kind: Any = int if default is None else type(default)
+    kind: Any = type(in_file) if default is None else type(default)
     environ = {f"PIPEMILL_{name.upper()}": in_environ}
     assert setting(load_catalogue(write(tmp_path), environ={}), name) == default
     file = write(tmp_path, with_setting(name, in_file))
@@ -220,12 +224,21 @@ def test_defaults_are_complete(tmp_path: Path) -> None:
         "device": "auto",
         "device_map": None,
         "quantisation": None,
+        "compile": False,
         "adapter": None,
         "adapter_revision": None,
         "trust_remote_code": False,
         "urls": None,
         "parameters": {},
-        "batch": {"max_items": 64, "max_tokens": None, "max_amplification": 1.5, "packing": True, "tolerance": 1e-4},
+        "batch": {
+            "max_items": 64,
+            "max_tokens": None,
+            "max_amplification": 1.5,
+            "max_wait_ms": 10.0,
+            "calibrate": True,
+            "packing": True,
+            "tolerance": 1e-4,
+        },
         "limits": {
             "max_depth": 100_000,
             "max_input_bytes": None,

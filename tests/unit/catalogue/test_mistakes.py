@@ -51,7 +51,12 @@ IN_QUEUE = [
     ("urls: {hosts: []}", "urls.hosts", "empty", "name at least one host"),
     ("urls: {hosts: ['*']}", "urls.hosts[0]", '"*" is not of the right form', "such as images.example.org"),
     ("urls: {hosts: [http://a.b]}", "urls.hosts[0]", '"http://a.b" is not of the right form', "a host's name in lower"),
-    ("quantisation: int3", "quantisation", '"int3" is not known here', "give one of int8, int4, bnb-int8, bnb-nf4"),
+    (
+        "quantisation: int3",
+        "quantisation",
+        '"int3" is not known here',
+        "give one of int8, int8-dynamic, int4, bnb-int8, bnb-nf4",
+    ),
     ("result_ttl_seconds: 0", "result_ttl_seconds", "0 is less than 1", "from 1 to 31536000"),
     ("result_ttl_seconds: an hour", "result_ttl_seconds", '"an hour" is not a whole number', "from 1 to 31536000"),
     ("prefetch: 0", "prefetch", "0 is less than 1", "give a whole number from 1 to 100000 or null"),

@@ -22,7 +22,9 @@ def announce(broker: MemoryBroker) -> None:
     testing.announce(broker, "sentiment", task="text-classification", model="org/name")
     testing.client(broker).submit_many("sentiment", ["a", "b"])
     for rate, sizes in ((1.5, {"1": 2, "4": 1}), (2.0, {"8": 1})):
-        MemoryJobStore(broker, "sentiment").report({"rate": rate, "batch_sizes": sizes, "sharing": "padded"})
+        MemoryJobStore(broker, "sentiment").report(
+            {"rate": rate, "batch_sizes": sizes, "sharing": "padded", "busy": 0.4, "cost": 75, "padded_cost": 100}
+        )
 
 
 def test_no_queues_says_what_to_do(run: Run) -> None:
@@ -36,8 +38,8 @@ def test_queues_are_a_table(run: Run, broker: MemoryBroker) -> None:
     """Each queue is a row with its figures, those of its lanes together."""
     announce(broker)
     head, row = run("queues").stdout.splitlines()
-    assert " ".join(head.split()) == "queue task model waiting parked leased dead rate/s lanes mean batch items"
-    expected = ["sentiment", "text-classification", "org/name", "2", "0", "0", "0", "3.5", "2", "3.5", "padded"]
+    assert " ".join(head.split()) == "queue task model waiting parked leased dead rate/s lanes mean batch busy items"
+    expected = ["sentiment", "text-classification", "org/name", "2", "0", "0", "0", "3.5", "2", "3.5", "40%", "padded"]
     assert row.split() == expected
 
 
@@ -49,6 +51,7 @@ def test_queues_are_json_when_asked_for(run: Run, broker: MemoryBroker) -> None:
     assert facts["waiting"] == 2
     assert facts["waiting_by_priority"] == {"0": 2, "3": 0, "6": 0, "9": 0}
     assert facts["mean_batch"] == 3.5
+    assert (facts["busy"], facts["padding"]) == (0.4, 0.25)
     assert len(facts["lanes"]) == 2
 
 
@@ -69,6 +72,14 @@ def test_what_a_self_check_forbade_is_told(run: Run, broker: MemoryBroker) -> No
     (facts,) = json.loads(run("queues", "--json").stdout)
     (lane,) = facts["lanes"].values()
     assert lane["self_check"] == check
+
+
+def test_what_a_calibration_chose_is_told(run: Run, broker: MemoryBroker) -> None:
+    """A lane that pads because packing is slower for its model doesn't look like one whose answers differed."""
+    check = {"meant": "packed", "sharing": "packed", "difference": 0.0}
+    MemoryJobStore(broker, "sentiment").report({"sharing": "padded", "self_check": check})
+    testing.announce(broker, "sentiment", task="text-classification", model="org/name")
+    assert run("queues").stdout.splitlines()[1].endswith("padded (faster here than packed)")
 
 
 def test_watch_redraws_a_terminal(run: Run, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,6 +269,19 @@ def test_a_drain_is_bounded_when_the_forward_pass_hangs(rig: Rig) -> None:
     assert sum(rig.producer.reports()[0].waiting.values()) == 2
 
 
+def test_a_hurried_drain_gives_back_what_runs(rig: Rig) -> None:
+    """A drain with an hour of time ends when it is hurried, even before it began; the running job goes back."""
+    rig.runner.go.clear()
+    rig.put("stuck", "next")
+    with rig.running(drain_seconds=3_600.0) as engine:
+        until(lambda: rig.runner.batches, "it runs")
+        engine.hurry()
+        engine.drain()
+    rig.runner.go.set()
+    assert rig.producer.reports()[0].leased == 0
+    assert sum(rig.producer.reports()[0].waiting.values()) == 2
+
+
 def test_an_outage_of_the_broker_loses_nothing(rig: Rig) -> None:
     """Workers wait for their broker, with answers in hand, and go on."""
     outage = Outage(MemoryJobStore(rig.broker, QUEUE, lease_seconds=5.0))

@@ -9,7 +9,7 @@ import torch
 from transformers.models.depth_pro.modeling_depth_pro import DepthProDepthEstimatorOutput
 from transformers.utils.generic import ModelOutput
 
-from pipemill_worker.pipelines.collate import Payload, unbatch
+from pipemill_worker.pipelines.collate import Payload, sent, unbatch
 from pipemill_worker.pipelines.grouping import SharingRule
 from pipemill_worker.pipelines.rules import Sharing
 
@@ -39,3 +39,21 @@ def test_outputs_without_a_class_of_their_own_stay_so() -> None:
         rows = unbatch(outputs, payloads, RULE)
         assert [type(row) for row in rows] == [type(outputs)] * 2
         assert [tuple(row["logits"].shape) for row in rows] == [(1, 3)] * 2
+
+
+def test_a_batch_goes_to_cuda_from_pinned_memory_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tensor is pinned and copied asynchronously; other values, and all values elsewhere, stay as they are."""
+    copies: list[tuple[Any, bool]] = []
+
+    def to(tensor: torch.Tensor, device: torch.device, *, non_blocking: bool) -> torch.Tensor:
+        copies.append((device, non_blocking))
+        return tensor + 1
+
+    batch = {"input_ids": torch.zeros(2), "labels": None}
+    assert sent(batch, torch.device("cpu")) is batch
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 10)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    moved = sent(batch, torch.device("cuda", 1))
+    assert moved["labels"] is None
+    assert moved["input_ids"].tolist() == [11, 11]
+    assert copies == [(torch.device("cuda", 1), True)]

@@ -13,9 +13,11 @@ import torch
 import transformers
 
 from pipemill.errors import ConfigurationError, MissingExtra, ModelLoadError
-from pipemill_worker.pipelines.loading import load_pipeline, placing, quantising
+from pipemill_worker.pipelines.loading import dynamic, load_pipeline, placing, quantising
+from pipemill_worker.pipelines.loading.dynamic import DynamicLinear
 from pipemill_worker.pipelines.loading.refusal import Refusal, explain
-from tests.unit.pipelines.tiny import Settings, tiny_model, wordpiece_tokenizer
+from pipemill_worker.pipelines.runner import TransformersRunner
+from tests.unit.pipelines.tiny import Settings, tiny_model, unchecked, wordpiece_tokenizer
 
 TEXTS = ["river stone", "cloud", "winter music garden letter"]
 
@@ -56,6 +58,86 @@ def test_int8_is_small_and_near(settings: Settings) -> None:
         near = {one["label"]: one["score"] for one in rounded(text, top_k=None)}
         assert near != scores
         assert near == pytest.approx(scores, abs=0.02)
+
+
+def test_dynamic_int8_is_near(settings: Settings) -> None:
+    """Layers compute in eight bits but for the head, and the answers are near those of the weights as saved."""
+    plain: Any = load_pipeline("mine", settings)
+    rounded: Any = load_pipeline("mine", replace(settings, quantisation="int8-dynamic"))
+    assert type(rounded.model.bert.encoder.layer[0].intermediate.dense) is DynamicLinear
+    assert type(rounded.model.classifier) is torch.nn.Linear
+    for text in TEXTS:
+        scores = {one["label"]: one["score"] for one in plain(text, top_k=None)}
+        near = {one["label"]: one["score"] for one in rounded(text, top_k=None)}
+        assert near != scores
+        assert near == pytest.approx(scores, abs=0.05)
+
+
+def test_dynamic_int8_answers_alike_in_a_batch(settings: Settings) -> None:
+    """A token is rounded by itself: packed rows are what they are alone, and a layer's outputs are so bit for bit."""
+    settings = replace(settings, quantisation="int8-dynamic")
+    runner = TransformersRunner("mine", load_pipeline("mine", settings), settings, validate=unchecked)
+    runner.warm_up()
+    check = runner.describe()["self_check"]
+    assert check["sharing"] == "packed"
+    assert check["difference"] < 1e-6
+    layer = dynamic.DynamicLinear(torch.nn.Linear(32, 64))
+    rows = torch.randn(5, 32) * torch.tensor([[1.0], [1e3], [1e-3], [1.0], [0.0]])
+    assert torch.equal(layer(rows), torch.cat([layer(row[None]) for row in rows]))
+
+
+def test_a_rounded_layer_is_near_the_layer() -> None:
+    """Whatever it is given, its outputs are off by a hundredth of the largest; also where all are at their largest."""
+    torch.manual_seed(3)
+    layer = torch.nn.Linear(512, 64)
+    loud, quiet = torch.randn(1, 512) * 1e4, torch.randn(1, 512) * 1e-4
+    for weights, given in (
+        (layer.weight.detach().clone(), torch.stack([loud, quiet])),
+        (torch.ones(64, 512), torch.ones(2, 1, 512)),
+        (-torch.ones(64, 512), torch.ones(2, 1, 512)),
+    ):
+        layer.weight.data = weights
+        expected = torch.nn.functional.linear(given, weights, layer.bias)
+        off = (dynamic.DynamicLinear(layer)(given) - expected).abs().amax(-1) / expected.abs().amax(-1)
+        assert off.max() < 0.02
+    assert torch.equal(dynamic.DynamicLinear(layer)(torch.zeros(1, 512)), layer.bias.detach()[None])
+    assert dynamic.DynamicLinear(layer)(torch.full((1, 512), float("nan"))).isnan().all()
+
+
+def test_a_layer_in_two_places_is_rounded_once() -> None:
+    """Models share layers, and go on to do so; other kinds of linear layers stay."""
+    shared = torch.nn.Linear(8, 64, bias=False)
+    model = torch.nn.Sequential(shared, torch.nn.Sequential(shared), torch.nn.MultiheadAttention(64, 2))
+    dynamic.round_layers(model)
+    assert type(model[0]) is DynamicLinear
+    assert model[0] is model[1][0]
+    assert type(model[2].out_proj) is not DynamicLinear
+
+
+def test_dynamic_int8_that_cannot_be(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other devices, other number formats, adapters, and processors without a kernel are refused with a mend."""
+    wanted = replace(settings, quantisation="int8-dynamic")
+    assert "runs on the CPU only; set device: cpu" in refusal(replace(wanted, device="auto", device_map="auto"))
+    assert "float32 weights, and dtype is bfloat16; set dtype: float32" in refusal(replace(wanted, dtype="bfloat16"))
+    assert "layers that an adapter needs as they are; use int8" in refusal(replace(wanted, adapter="./adapter"))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        for device in ("auto", "cuda:0"):
+            assert "runs on the CPU only" in refusal(replace(wanted, device=device))
+    with monkeypatch.context() as patch:
+        patch.setattr(dynamic, "_kernels", object())
+        assert "no kernel of eight bits for this processor; use int8" in refusal(wanted)
+    monkeypatch.setattr(dynamic, "FEWEST_OUTPUTS", 1_000)
+    assert "no linear layers to round; remove quantisation" in refusal(wanted)
+
+
+def test_dynamic_int8_of_a_half_checkpoint(settings: Settings, tmp_path: Path) -> None:
+    """A checkpoint saved in half precision is told to be read as float32, and then can be."""
+    load_pipeline("mine", replace(settings, dtype="bfloat16")).model.save_pretrained(tmp_path / "half")
+    wordpiece_tokenizer().save_pretrained(tmp_path / "half")
+    wanted = replace(settings, quantisation="int8-dynamic", model=str(tmp_path / "half"))
+    assert "rounds float32 weights, and these are bfloat16; set dtype: float32" in refusal(wanted)
+    assert load_pipeline("mine", replace(wanted, dtype="float32")).model.dtype == torch.float32
 
 
 @pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is an extra")

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from pipemill.errors import InvalidInput, ModelLoadError
-from pipemill_worker.pipelines import packing
 from pipemill_worker.pipelines.canaries import canaries
 from pipemill_worker.pipelines.difference import difference
+from pipemill_worker.pipelines.packing.rows import Rows
 from pipemill_worker.pipelines.rules import TASK_RULES, Sharing
 from pipemill_worker.pipelines.warming import warm_up
 from pipemill_worker.seams import Item, Prepared
@@ -152,7 +152,7 @@ def test_a_half_precision_model_is_told_by_its_difference() -> None:
 
 def test_packing_that_disturbs_gives_way_to_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     """A packed encoder whose rows see each other is found at the start, and padded from then on."""
-    monkeypatch.setattr(packing, "pairwise", lambda bounds: [(0, bounds[-1])])
+    monkeypatch.setattr(Rows, "parted", lambda _, tensor: [tensor])
     runner = runner_of("text-classification", tiny_pipeline("text-classification"))
     runner.warm_up()
     check = runner.describe()["self_check"]

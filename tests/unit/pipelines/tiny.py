@@ -60,6 +60,7 @@ SIZES: Final[dict[str, Any]] = {
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "head_dim": 8,
+    "type_vocab_size": 2,
     "intermediate_size": 37,
     "max_position_embeddings": 512,
     "initializer_range": 0.3,
@@ -81,6 +82,8 @@ OTHER_SIZES: Final[dict[str, dict[str, Any]]] = {
         "position_biased_input": False,
     },
     "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 37},
+    "esm": {"position_embedding_type": "rotary"},
+    "eurobert": {"num_key_value_heads": 2, "mask_token_id": 5},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
     "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 8},
     "mbart": {"d_model": 32, "init_std": 0.3},
@@ -88,6 +91,12 @@ OTHER_SIZES: Final[dict[str, dict[str, Any]]] = {
     "mobilebert": {"initializer_range": 0.1, "intra_bottleneck_size": 16, "embedding_size": 16, "true_hidden_size": 16},
     "modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2},
     "opt": {"word_embed_proj_dim": 32, "ffn_dim": 37},
+    "ultrabert": {
+        "num_key_value_heads": 2,
+        "sliding_window": 4,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "prediction_head_size": 32,
+    },
 }
 for _encoder_decoder in ("bart", "mbart"):
     OTHER_SIZES[_encoder_decoder] |= {
@@ -188,6 +197,7 @@ class Settings:
     device: str = "cpu"
     device_map: str | None = None
     quantisation: str | None = None
+    compile: bool = False
     adapter: str | None = None
     adapter_revision: str | None = None
     trust_remote_code: bool = False

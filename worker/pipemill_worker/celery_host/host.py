@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final
+from pathlib import Path
+from typing import Any
 
 from pipemill.catalogue import Catalogue, QueueSettings, load_catalogue
 from pipemill.known import queue_info
 from pipemill.protocol.names import REFERENCE_BYTES
 from pipemill.store.files import FileBlobs, files_of, tiered
 from pipemill.store.jobs import RedisJobStore
+from pipemill_worker.celery_host.tuning import Tuner
 from pipemill_worker.engine import Engine, EngineSettings, Hooks, Lane
+from pipemill_worker.fleet.cores import usable_cores
+from pipemill_worker.measured import Measured, default_folder
 from pipemill_worker.pipelines import load_runner
-from pipemill_worker.policy.batching import BatchLimits
+from pipemill_worker.policy.calibration import Calibration
+from pipemill_worker.seams import PipelineRunner
 
 log = logging.getLogger("pipemill.worker")
-
-#: Padded tokens of one forward pass on a CPU: the knee of the measured curve (512 to 1024, MiniLM, one thread).
-CPU_MAX_COST: Final = 1024
-#: Tokens of one forward pass on a CPU without padding: the knee (MiniLM, one thread: 78, 84, 78, 68 texts a second at
-#: 256, 512, 1024, 2048).
-CPU_PACKED_COST: Final = 512
-#: Padded tokens of one forward pass on an accelerator, which needs many rows to be busy.
-ACCELERATOR_MAX_COST: Final = 16_384
 
 
 class Host:
@@ -95,33 +91,52 @@ class Host:
         )
         blobs = tiered(store.blobs, self.files, self.catalogue.blobs)
         log.info("queue %s: loading %s", name, queue.model or queue.task, extra={"event": "model_loading"})
-        runner = load_runner(name, queue, threads=self._threads(), references=blobs.get)
+        runner = load_runner(name, queue, threads=self._threads(), references=blobs.get, measured=self._measured)
         runner.warm_up()
-        facts = runner.describe()
-        device = str(facts.get("device") or "cpu")
+        tuning = self._tuner(name, queue, runner).tuning()
+        device = str(runner.describe().get("device") or "cpu")
         log.info("queue %s: ready on %s", name, device, extra={"event": "model_ready", "queue": name})
         return Lane(
             queue_info(name, queue),
             store,
             runner,
-            limits=batch_limits(queue, device, packed=facts.get("sharing") == "packed"),
+            limits=tuning.limits,
             prefetch=queue.prefetch_jobs,
+            adaptive=queue.prefetch is None,
+            max_wait=queue.batch.max_wait_ms / 1e3,
+            curve=tuning.curve,
+            keep_ceiling=tuning.keep_ceiling,
             device=device,
             blobs=blobs,
             keep_above=self._keep_above,
         )
 
+    def _tuner(self, name: str, queue: QueueSettings, runner: PipelineRunner) -> Tuner:
+        identity: Mapping[str, Any] = {"task": queue.task}
+        if queue.model is not None:
+            from pipemill_worker.pipelines.identity import identity as identity_of  # noqa: PLC0415 - loads torch
+
+            identity = identity_of(queue, str(runner.describe().get("device") or "cpu"), self._threads())
+        return Tuner(name, queue, runner, self._measured, identity)
+
+    def calibration(self, name: str) -> Calibration | None:
+        """Measure a queue's model on this machine, whatever was measured before, and keep it for its workers.
+
+        Raises
+        ------
+        ModelLoadError
+            Names queue, model and cause.
+
+        """
+        queue = self.catalogue.queues[name]
+        runner = load_runner(name, queue, threads=self._threads())
+        runner.warm_up()
+        return self._tuner(name, queue, runner).calibration(again=True)
+
+    @cached_property
+    def _measured(self) -> Measured:
+        folder = self.catalogue.worker.cache_dir
+        return Measured(Path(folder) if folder else default_folder())
+
     def _threads(self) -> int:
-        return self.catalogue.worker.torch_threads or len(os.sched_getaffinity(0))
-
-
-def batch_limits(queue: QueueSettings, device: str, *, packed: bool = False) -> BatchLimits:
-    """Bounds of a forward pass; the token budget is chosen by device unless the catalogue gives one."""
-    on_cpu = CPU_PACKED_COST if packed else CPU_MAX_COST
-    chosen = on_cpu if device.startswith("cpu") else ACCELERATOR_MAX_COST
-    return BatchLimits(
-        max_items=queue.batch.max_items,
-        max_cost=queue.batch.max_tokens or chosen,
-        max_amplification=queue.batch.max_amplification,
-        packed=packed,
-    )
+        return self.catalogue.worker.torch_threads or usable_cores()

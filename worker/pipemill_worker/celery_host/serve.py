@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from celery.signals import worker_ready
+from celery.utils.nodenames import default_nodename, host_format
+
 from pipemill.catalogue import load_catalogue
-from pipemill.errors import CatalogueError
 from pipemill_worker.celery_host.application import create_app
 from pipemill_worker.celery_host.exits import ExitCode
+from pipemill_worker.fleet.launch import choose
 
 
-def serve(
+def serve(  # noqa: PLR0913  # the command's options
     queues: Sequence[str],
     catalogue: str | None,
     options: Mapping[str, Any],
     *,
     hostname: str | None = None,
     loglevel: str = "INFO",
+    on_ready: Callable[[], None] | None = None,
 ) -> int:
-    """Serve queues until the worker is asked to stop; its exit code.
+    """Serve queues until the worker is asked to stop; its exit code. ``on_ready`` is called when it serves.
 
     Raises
     ------
@@ -27,12 +31,11 @@ def serve(
         When the catalogue has mistakes, or lacks one of the queues.
 
     """
-    known = load_catalogue(catalogue, overrides=options).queues
-    missing = [queue for queue in queues if queue not in known]
-    if missing:
-        text = f"no such queue in the catalogue: {', '.join(missing)}; it has {', '.join(sorted(known))}"
-        raise CatalogueError(text)
+    chosen = list(choose(load_catalogue(catalogue, overrides=options), queues))
     app = create_app(catalogue, options)
-    worker = app.Worker(queues=list(queues or known), hostname=hostname, loglevel=loglevel)
+    node = host_format(default_nodename(hostname))  # %h becomes the host, as Celery's own command has it
+    worker = app.Worker(queues=chosen, hostname=node, loglevel=loglevel)
+    if on_ready is not None:
+        worker_ready.connect(lambda **_: on_ready(), weak=False)
     worker.start()
     return int(worker.exitcode or ExitCode.OK)

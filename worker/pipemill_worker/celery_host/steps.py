@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, ClassVar, Final, NoReturn
 
-from celery import bootsteps
+from celery import bootsteps, signals
 from celery.apps.worker import Worker
 from celery.worker import state
 
@@ -48,16 +48,31 @@ class Lanes(bootsteps.StartStopStep):
 
     def start(self, worker: Worker) -> None:
         """Load, warm up, and begin to take jobs."""
+        self._hint()
         hooks = CeleryHooks(worker.app, self.host.catalogue.worker.drain_seconds)
         try:
             engine = self.host.build_engine(self.names, hooks)
         except ConfigurationError as error:
             _give_up(str(error))
         self.engine = worker.pool.engine = engine
+        signals.worker_shutting_down.connect(self._hurry)
         if self.names:
             state.maybe_shutdown()  # asked to stop while loading: take nothing
             engine.start()
             log.info("serving %s", ", ".join(self.names), extra={"event": "lanes_started"})
+
+    def _hint(self) -> None:
+        asked = self.host.catalogue.worker.processes
+        if asked != 1:
+            text = (
+                "worker.processes is %s, but this command runs one process; `pipemill worker` runs as many as it says"
+            )
+            log.warning(text, asked, extra={"event": "processes_ignored"})
+
+    def _hurry(self, how: str = "", **_: Any) -> None:
+        """Stop waiting in a drain that runs already: the second Ctrl-C, or SIGQUIT after SIGTERM."""
+        if how == "Cold" and self.engine is not None:
+            self.engine.hurry()
 
     def stop(self, worker: Worker) -> None:  # noqa: ARG002  # Celery's signature
         """Finish what runs, within the bound; give back the rest."""

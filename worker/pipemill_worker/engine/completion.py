@@ -1,7 +1,8 @@
-"""Completion: postprocess, encode, and end leases, many in one call; one thread."""
+"""Completion: postprocess, encode, and end leases, many in one call; one thread per lane."""
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -21,17 +22,32 @@ END_AT_MOST: Final = 128
 
 
 class Completer:
-    """The loop that ends jobs."""
+    """The loop that ends one lane's jobs."""
 
-    def __init__(self, wiring: Wiring):
+    def __init__(self, lane: Lane, wiring: Wiring):
+        self._lane = lane
         self._wiring = wiring
 
     def run(self) -> None:
-        """End jobs until the engine is closed."""
-        while (ended := self._wiring.to_end.get()) is not CLOSED:
-            lane, ends = ended
+        """End jobs until the engine is closed; what piles up meanwhile shares a call."""
+        while (ends := self._lane.to_end.get()) is not CLOSED:
+            ends, closed = self._with_more(ends)
             for start in range(0, len(ends), END_AT_MOST):
-                self._complete(lane, ends[start : start + END_AT_MOST])
+                self._complete(self._lane, ends[start : start + END_AT_MOST])
+            if closed:
+                return
+
+    def _with_more(self, ends: list[End]) -> tuple[list[End], bool]:
+        """These and what else waits, up to a full call; and whether the end of all came out with it."""
+        while len(ends) < END_AT_MOST:
+            try:
+                more = self._lane.to_end.get_nowait()
+            except queue.Empty:
+                break
+            if more is CLOSED:
+                return ends, True
+            ends = ends + more
+        return ends, False
 
     def _complete(self, lane: Lane, ends: list[End]) -> None:
         completions: list[Completion] = []

@@ -22,6 +22,8 @@ __all__ = ["Engine", "EngineSettings"]
 
 #: How long an intake may take to notice the stop, in seconds; what it took by then is given back too.
 INTAKE_SECONDS: Final = 1.0
+#: How long a drain that waits for running jobs may take to notice that it is hurried, in seconds.
+HURRY_SECONDS: Final = 0.1
 #: What remains for giving back jobs after the drain's bound, in seconds.
 LAST_SECONDS: Final = 5.0
 
@@ -44,16 +46,18 @@ class Engine:
         self._wiring.ready = {lane.device: threading.Event() for lane in lanes}
         self._threads: dict[str, list[threading.Thread]] = {}
         self._drained = threading.Lock()
+        self._hurried = False
 
     def start(self) -> None:
         """Start all threads; jobs are taken from now on."""
         lanes, wiring = list(self.lanes.values()), self._wiring
-        self._start("complete", Completer(wiring).run)
         for device in wiring.ready:
             mine = [lane for lane in lanes if lane.device == device]
             self._start("forward", Forward(device, mine, wiring).run, device)
-        for number in range(wiring.settings.preprocess_threads):
-            self._start("prepare", Preparer(wiring).run, str(number))
+        for lane in lanes:
+            self._start("complete", Completer(lane, wiring).run, lane.name)
+            for number in range(wiring.settings.preprocess_threads):
+                self._start("prepare", Preparer(lane, wiring).run, f"{lane.name}-{number}")
         self._start("heartbeat", Heartbeat(lanes, wiring).run)
         self._start("reap", Reaper(lanes, wiring).run)
         if self._sweep is not None:
@@ -130,21 +134,32 @@ class Engine:
         wiring.stopping.set()
         for ready in wiring.ready.values():
             ready.set()
-        for _ in self._threads.get("prepare", ()):
-            wiring.to_prepare.put(CLOSED)
+        for lane in self.lanes.values():
+            for _ in range(wiring.settings.preprocess_threads):
+                lane.to_prepare.put(CLOSED)
         self._join("intake", max(deadline, time.monotonic() + INTAKE_SECONDS))
         for kind in ("prepare", "forward"):
-            self._join(kind, deadline)
-        wiring.to_end.put(CLOSED)
-        self._join("complete", deadline)
+            self._join(kind, deadline, hurried=True)
+        for lane in self.lanes.values():
+            lane.to_end.put(CLOSED)
+        self._join("complete", deadline, hurried=True)
         wiring.closed.set()
         for kind in ("complete", "heartbeat", "reap"):
             self._join(kind, time.monotonic() + LAST_SECONDS)
         return self._give_back()
 
-    def _join(self, kind: str, deadline: float) -> None:
+    def hurry(self) -> None:
+        """Make a drain wait no longer for what runs: it is given back. May be called from a signal's handler."""
+        self._hurried = True
+
+    def _join(self, kind: str, deadline: float, *, hurried: bool = False) -> None:
+        """Wait for threads until the deadline; ``hurried`` says whether ``hurry`` ends the wait."""
         for thread in self._threads.get(kind, ()):
-            thread.join(max(deadline - time.monotonic(), 0))
+            while thread.is_alive() and not (hurried and self._hurried):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                thread.join(min(left, HURRY_SECONDS))
             if thread.is_alive():
                 log.warning(
                     "thread %s is still busy at the end of the drain", thread.name, extra={"event": "drain_bound"}

@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pipemill.errors import JobCancelled, JobExpired
 from pipemill.protocol import Outcome
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.prepare import inference_failed
 from pipemill_worker.engine.wiring import Wiring, log
-from pipemill_worker.engine.work import End, Entry, Work
+from pipemill_worker.engine.work import End, Entry
 
 
 class DeviceLost(RuntimeError):
@@ -43,7 +42,11 @@ class Forward:
         return waiting
 
     def _run_lane(self, lane: Lane) -> None:
-        batch, ends = self._drop(lane, lane.next_batch())
+        wait = 0.0 if any(other.pool for other in self._lanes if other is not lane) else lane.wait_seconds()
+        if wait and self._ready.wait(wait):
+            self._ready.clear()
+            return  # Something came: look again.
+        batch, ends = lane.next_batch(self._wiring.hooks.is_revoked)
         if batch:
             for entry in batch:
                 entry.work.started = True
@@ -53,29 +56,7 @@ class Forward:
             finally:
                 lane.running = []
         if ends:
-            self._wiring.to_end.put((lane, ends))
-
-    def _drop(self, lane: Lane, batch: list[Entry]) -> tuple[list[Entry], list[End]]:
-        """Leave out jobs that were cancelled or have expired."""
-        keep: list[Entry] = []
-        ends: list[End] = []
-        for entry in batch:
-            end = self._untimely(lane, entry.work)
-            if end is not None:
-                ends.append(end)
-            elif not entry.work.ended:
-                keep.append(entry)
-        return keep, ends
-
-    def _untimely(self, lane: Lane, work: Work) -> End | None:
-        job = work.job
-        if work.ended:
-            return None
-        if job.id in lane.cancelled or self._wiring.hooks.is_revoked(job.id):
-            return End(work, Outcome.CANCELLED, JobCancelled("the job was cancelled"))
-        if job.expires is not None and not work.started and job.expires < lane.now():
-            return End(work, Outcome.EXPIRED, JobExpired("the job was not started before its deadline"))
-        return None
+            lane.to_end.put(ends)
 
     def _forward(self, lane: Lane, batch: Sequence[Entry]) -> list[End]:
         """Run one forward pass; when it fails, find out whose fault it was."""
@@ -83,7 +64,7 @@ class Forward:
         outputs = _outputs(lane, batch)
         if isinstance(outputs, Exception):
             return self._isolate(lane, batch, outputs)
-        lane.note_forward(len(batch), time.perf_counter() - started)
+        lane.note_forward(batch, time.perf_counter() - started)
         return _hand_out(batch, outputs)
 
     def _isolate(self, lane: Lane, batch: Sequence[Entry], error: Exception) -> list[End]:

@@ -34,8 +34,7 @@ class Intake:
         """Lease jobs whenever there is room, until the engine stops."""
         lane, stopping = self._lane, self._wiring.stopping
         while not stopping.is_set():
-            least = min(lane.limits.max_items, lane.prefetch)
-            if lane.wait_for_room(least, NO_ROOM_SECONDS):
+            if lane.wait_for_room(NO_ROOM_SECONDS):
                 self._wiring.retrying(self._step, f"queue {lane.name}: take", stopping)
 
     def _step(self) -> None:
@@ -82,9 +81,10 @@ class Intake:
         lane = self._lane
         alive = self._with_payloads([work for work in works if not work.ended], ends)
         if ends:
-            self._wiring.to_end.put((lane, ends))
+            lane.to_end.put(ends)
+        lane.note_taken(alive)
         for part in _shares(alive, self._wiring.settings.preprocess_threads):
-            self._wiring.to_prepare.put((lane, part))
+            lane.to_prepare.put(part)
 
     def _read(self, leased: Leased) -> tuple[Work, End | None]:
         """Read one message; a job that can't start has its end with it."""

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from pipemill.errors import JobCancelled, JobExpired
+from pipemill.protocol import Outcome
 from pipemill.protocol.names import REFERENCE_BYTES
 from pipemill.store.base import BlobStore, JobStore, QueueInfo
-from pipemill_worker.engine.work import Entry, Work
-from pipemill_worker.policy.batching import BatchLimits, compose
+from pipemill_worker.engine.gauges import Gauges
+from pipemill_worker.engine.work import End, Entry, Work
+from pipemill_worker.policy.batching import BatchLimits, compose, padded_cost
+from pipemill_worker.policy.curve import CostModel, Curve
+from pipemill_worker.policy.lookahead import jobs_ahead
+from pipemill_worker.policy.waiting import Arrivals, wait_seconds
 from pipemill_worker.seams import PipelineRunner
 
 log = logging.getLogger("pipemill.engine")
 
 #: Ids of cancelled jobs kept, so that a flood of cancels can't grow a worker.
 CANCELLED_KEPT: Final = 100_000
-#: Weight of the last second in the rate of jobs ended.
-RATE_WEIGHT: Final = 0.3
+#: How much longer than predicted a pass may take before a job that it answers is late.
+LATE_MARGIN: Final = 1.2
+
+
+def _forget(_: int) -> None:
+    """Keep a lowered ceiling for this process only."""
 
 
 class Lane:
@@ -36,6 +46,10 @@ class Lane:
         limits: BatchLimits,
         prefetch: int,
         device: str,
+        adaptive: bool = False,
+        max_wait: float = 0.0,
+        curve: Curve = (),
+        keep_ceiling: Callable[[int], None] = _forget,
         blobs: BlobStore | None = None,
         keep_above: int = REFERENCE_BYTES,
     ):
@@ -47,8 +61,12 @@ class Lane:
         #: Contents of an answer with more bytes than this are put there.
         self.keep_above = keep_above
         self.limits = limits
-        #: Jobs leased at a time: what runs, what is ready, and what is being prepared.
+        #: Most jobs leased at a time: what runs, what is ready, and what is being prepared.
         self.prefetch = prefetch
+        #: Whether fewer are leased where fewer keep the device busy.
+        self._adaptive = adaptive
+        #: Longest wait of a ready item for others while the device is free, in seconds.
+        self._max_wait = max_wait
         #: Lanes of one device share its forward thread.
         self.device = device
         self.changed = threading.Condition()
@@ -57,11 +75,14 @@ class Lane:
         self.pool: list[Entry] = []
         self.running: list[Entry] = []
         self.cancelled: dict[str, None] = {}
-        self.batch_sizes: Counter[int] = Counter()
-        self.forward_seconds = 0.0
-        self.ended_jobs = 0
-        self.rate = 0.0
-        self._rated = (time.monotonic(), 0)
+        self.to_prepare: queue.SimpleQueue[list[Work] | None] = queue.SimpleQueue()
+        self.to_end: queue.SimpleQueue[list[End] | None] = queue.SimpleQueue()
+        #: Jobs that were taken and aren't prepared yet.
+        self.preparing = 0
+        self.gauges = Gauges()
+        self.model = CostModel(curve)
+        self._keep_ceiling = keep_ceiling
+        self._arrivals = Arrivals()
         self._clock_offset = time.time() - time.monotonic()
 
     @property
@@ -81,10 +102,19 @@ class Lane:
 
     # -- jobs in hand
 
+    def window(self) -> int:
+        """How many jobs may be leased at a time, at this moment."""
+        if not self._adaptive:
+            return self.prefetch
+        gauges, limits = self.gauges, self.limits
+        items = min(limits.max_items, max(limits.max_cost / gauges.item_cost, 1))
+        jobs = max(items / gauges.items_per_job, 1)
+        return jobs_ahead(jobs, gauges.rate, self.prefetch, any_fit=limits.packed)
+
     def room(self) -> int:
         """How many more jobs may be leased."""
         with self.changed:
-            return 0 if self.paused else max(self.prefetch - len(self.held), 0)
+            return 0 if self.paused else max(self.window() - len(self.held), 0)
 
     @property
     def holds_suspect(self) -> bool:
@@ -92,10 +122,10 @@ class Lane:
         with self.changed:
             return any(work.alone for work in self.held.values())
 
-    def wait_for_room(self, least: int, timeout: float) -> bool:
-        """Wait until ``least`` more jobs may be leased."""
+    def wait_for_room(self, timeout: float) -> bool:
+        """Wait until a good part of the window is free, so that a lease takes many."""
         with self.changed:
-            return self.changed.wait_for(lambda: self.room() >= least, timeout)
+            return self.changed.wait_for(lambda: self.room() >= max(self.window() // 4, 1), timeout)
 
     def hold(self, works: Iterable[Work]) -> None:
         """Take jobs in hand."""
@@ -108,7 +138,7 @@ class Lane:
             for work in works:
                 self.held.pop(work.field, None)
                 self.cancelled.pop(work.job.id, None)
-            self.ended_jobs += len(works)
+            self.gauges.ended_jobs += len(works)
             self.changed.notify_all()
 
     def lose(self, works: Sequence[Work]) -> None:
@@ -131,45 +161,104 @@ class Lane:
             while len(self.cancelled) > CANCELLED_KEPT:
                 del self.cancelled[next(iter(self.cancelled))]
 
-    # -- items
+    # -- preparing
+
+    def note_taken(self, works: Sequence[Work]) -> None:
+        """Jobs came, and are about to be prepared."""
+        with self.changed:
+            self.preparing += len(works)
+            self._arrivals.note(time.monotonic(), len(works))
+
+    def note_prepared(self, entries: Sequence[Entry], seconds: float) -> None:
+        """A job was prepared, with these items; or none, because it ended."""
+        with self.changed:
+            self.preparing -= 1
+            if entries:
+                self.gauges.note_prepared([entry.cost for entry in entries], seconds)
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Put items into the pool."""
         with self.changed:
             self.pool.extend(entries)
 
-    def next_batch(self) -> list[Entry]:
-        """Compose the next batch from the pool and take it out; empty when nothing waits."""
+    # -- composing
+
+    def untimely(self, work: Work, is_revoked: Callable[[str], bool]) -> End | None:
+        """The end of a job that was cancelled or has expired; ``None`` for all others."""
+        job = work.job
+        if job.id in self.cancelled or is_revoked(job.id):
+            return End(work, Outcome.CANCELLED, JobCancelled("the job was cancelled"))
+        if job.expires is not None and not work.started and job.expires < self.now():
+            return End(work, Outcome.EXPIRED, JobExpired("the job was not started before its deadline"))
+        return None
+
+    def next_batch(self, is_revoked: Callable[[str], bool]) -> tuple[list[Entry], list[End]]:
+        """Compose the next batch from the pool and take it out; with it, the ends of those whose time is over."""
         with self.changed:
-            if any(entry.work.ended for entry in self.pool):
-                self.pool = [entry for entry in self.pool if not entry.work.ended]
-            chosen = compose(self.pool, self.limits)
-            batch = [self.pool[index] for index in chosen]
-            taken = set(chosen)
-            self.pool = [entry for index, entry in enumerate(self.pool) if index not in taken]
-            return batch
+            ends = self._drop(is_revoked)
+            waiting = self._in_time() or self.pool
+            batch = [waiting[index] for index in compose(waiting, self.limits)]
+            taken = set(map(id, batch))
+            self.pool = [entry for entry in self.pool if id(entry) not in taken]
+            return batch, ends
+
+    def _drop(self, is_revoked: Callable[[str], bool]) -> list[End]:
+        """Take out of the pool what was cancelled or has expired, or ended otherwise."""
+        ends: list[End] = []
+        keep: list[Entry] = []
+        for entry in self.pool:
+            if entry.work.ended:
+                continue
+            end = self.untimely(entry.work, is_revoked)
+            if end is None:
+                keep.append(entry)
+            else:
+                ends.append(end)
+        self.pool = keep
+        return ends
+
+    def _in_time(self) -> list[Entry]:
+        """The items that can be answered before their deadline; the others give way, until it is over."""
+        if all(entry.work.job.expires is None for entry in self.pool):
+            return self.pool
+        cost = min(sum(entry.cost for entry in self.pool), self.limits.max_cost)
+        over = self.now() + LATE_MARGIN * self.model.seconds(cost)
+        return [entry for entry in self.pool if entry.work.started or (entry.work.job.expires or over) >= over]
+
+    def wait_seconds(self) -> float:
+        """How long the free device should wait for more items; 0 if a batch should run now."""
+        with self.changed:
+            cost = sum(entry.cost for entry in self.pool)
+            limits, now = self.limits, time.monotonic()
+            if not self.pool or not self._max_wait or len(self.pool) >= limits.max_items or cost >= limits.max_cost:
+                return 0.0
+            left = min(entry.since for entry in self.pool) + self._max_wait - now
+            if left <= 0:
+                return 0.0
+            gap = self.gauges.prepare_seconds if self.preparing else self._arrivals.expected(now)
+            wait = wait_seconds(len(self.pool), cost, self.gauges.item_cost, gap, self.model.seconds)
+            return min(wait, left)
 
     def lower_ceiling(self, items: int) -> None:
         """After the device ran out of memory: never again more than this many items."""
         with self.changed:
-            self.limits = replace(self.limits, max_items=max(1, min(self.limits.max_items, items)))
+            items = max(1, min(self.limits.max_items, items))
+            self.limits = replace(self.limits, max_items=items)
+        self._keep_ceiling(items)
 
     # -- facts
 
-    def note_forward(self, items: int, seconds: float) -> None:
+    def note_forward(self, batch: Sequence[Entry], seconds: float) -> None:
         """Count a forward pass."""
+        costs = [entry.cost for entry in batch]
         with self.changed:
-            self.batch_sizes[items] += 1
-            self.forward_seconds += seconds
+            self.gauges.note_forward(costs, seconds, packed=self.limits.packed)
+            self.model.observe(len(costs), padded_cost(costs, packed=self.limits.packed), seconds)
 
     def update_rate(self) -> None:
-        """Follow the rate of jobs ended; called about once a second."""
+        """Follow the rates; called about once a second."""
         with self.changed:
-            since, before = self._rated
-            now = time.monotonic()
-            current = (self.ended_jobs - before) / max(now - since, 1e-3)
-            self.rate += RATE_WEIGHT * (current - self.rate)
-            self._rated = (now, self.ended_jobs)
+            self.gauges.tick()
 
     def facts(self) -> dict[str, Any]:
         """What people and producers are told of this lane."""
@@ -178,12 +267,10 @@ class Lane:
                 "owner": self.store.owner,
                 "paused": self.paused,
                 "held": len(self.held),
+                "window": self.window(),
                 "running": len(self.running),
-                "ended": self.ended_jobs,
-                "rate": round(self.rate, 3),
                 "max_items": self.limits.max_items,
                 "max_cost": self.limits.max_cost,
-                "batch_sizes": {str(size): count for size, count in sorted(self.batch_sizes.items())},
-                "forward_seconds": round(self.forward_seconds, 6),
+                **self.gauges.facts(),
                 **self.runner.describe(),
             }

@@ -1,7 +1,8 @@
-"""Preprocessing: jobs become items in their lane's pool; k threads, shared by all lanes."""
+"""Preprocessing: jobs become items in their lane's pool; k threads per lane."""
 
 from __future__ import annotations
 
+import time
 import traceback
 from functools import partial
 from typing import Final
@@ -17,46 +18,61 @@ HAND_OVER: Final = 16
 
 
 class Preparer:
-    """The loop of one preprocessing thread."""
+    """The loop of one preprocessing thread of one lane."""
 
-    def __init__(self, wiring: Wiring):
+    def __init__(self, lane: Lane, wiring: Wiring):
+        self._lane = lane
         self._wiring = wiring
 
     def run(self) -> None:
         """Preprocess until the engine stops; what is left then is released with the lease."""
-        while (chunk := self._wiring.to_prepare.get()) is not CLOSED:
+        while (works := self._lane.to_prepare.get()) is not CLOSED:
             if not self._wiring.stopping.is_set():
-                self._prepare_all(*chunk)
+                self._prepare_all(works)
 
-    def _prepare_all(self, lane: Lane, works: list[Work]) -> None:
-        entries: list[Entry] = []
-        ends: list[End] = []
+    def _prepare_all(self, works: list[Work]) -> None:
+        lane, entries, ends = self._lane, list[Entry](), list[End]()
         for work in works:
-            if work.ended:
-                continue
-            try:
-                prepare = partial(lane.runner.prepare, work.job.inputs, work.job.parameters)
-                prepared = self._wiring.retrying(prepare, f"queue {lane.name}: prepare", self._wiring.stopping)
-                if prepared is None:
-                    return  # the engine stops while what a job refers to can't be reached
-                if not prepared.items:
-                    raise InvalidInput("the inputs give the model nothing to do: give some")  # noqa: TRY301  # ends like others
-                entries += work.set_prepared(prepared)
-            except JobError as error:
-                ends.append(End(work, Outcome.FAILED, error))
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's
-                ends.append(End(work, Outcome.FAILED, noted_failure(lane, work.job.id, "preprocess_failed", error)))
+            started = time.perf_counter()
+            made = self._prepare(work)
+            if made is None:
+                return  # The engine stops while what a job refers to can't be reached.
+            if isinstance(made, End):
+                ends.append(made)
+                made = []
+            entries += made
+            lane.note_prepared(made, time.perf_counter() - started)
             if entries and (not lane.pool or len(entries) >= HAND_OVER):
-                self._hand_over(lane, entries)
+                self._hand_over(entries)
                 entries = []
         if entries:
-            self._hand_over(lane, entries)
+            self._hand_over(entries)
         if ends:
-            self._wiring.to_end.put((lane, ends))
+            lane.to_end.put(ends)
 
-    def _hand_over(self, lane: Lane, entries: list[Entry]) -> None:
-        lane.add(entries)
-        self._wiring.ready[lane.device].set()
+    def _prepare(self, work: Work) -> list[Entry] | End | None:
+        """A job's items, or its end if it can't have any; ``None`` when the engine stops before it is prepared."""
+        lane = self._lane
+        if work.ended:
+            return []
+        if (end := lane.untimely(work, self._wiring.hooks.is_revoked)) is not None:
+            return end
+        try:
+            prepare = partial(lane.runner.prepare, work.job.inputs, work.job.parameters)
+            prepared = self._wiring.retrying(prepare, f"queue {lane.name}: prepare", self._wiring.stopping)
+            if prepared is None:
+                return None
+            if not prepared.items:
+                raise InvalidInput("the inputs give the model nothing to do: give some")  # noqa: TRY301  # ends like others
+            return work.set_prepared(prepared)
+        except JobError as error:
+            return End(work, Outcome.FAILED, error)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's
+            return End(work, Outcome.FAILED, noted_failure(lane, work.job.id, "preprocess_failed", error))
+
+    def _hand_over(self, entries: list[Entry]) -> None:
+        self._lane.add(entries)
+        self._wiring.ready[self._lane.device].set()
 
 
 #: Longest error text of a pipeline that is passed on, in characters: some carry the whole input.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from typing import Final, TypeVar
 from pipemill.errors import BrokerError
 from pipemill_worker.engine.hooks import Hooks
 from pipemill_worker.engine.lane import Lane
-from pipemill_worker.engine.work import End, Work
 from pipemill_worker.policy.backoff import backoff_seconds
 
 log = logging.getLogger("pipemill.engine")
@@ -33,7 +31,7 @@ class EngineSettings:
     drain_seconds: float = 30.0
     #: Workers that may die on a job before it is given up.
     max_deliveries: int = 3
-    #: Threads that preprocess, each with its own tokenizers.
+    #: Threads of each lane that preprocess, each with its own tokenizers.
     preprocess_threads: int = 1
 
 
@@ -78,8 +76,6 @@ class Wiring:
     stopping: threading.Event = field(default_factory=threading.Event)
     #: Set once everything is given back: waiting for the broker is over too.
     closed: threading.Event = field(default_factory=threading.Event)
-    to_prepare: queue.SimpleQueue[tuple[Lane, list[Work]] | None] = field(default_factory=queue.SimpleQueue)
-    to_end: queue.SimpleQueue[tuple[Lane, list[End]] | None] = field(default_factory=queue.SimpleQueue)
     #: By device: set when a lane of it may have a batch.
     ready: dict[str, threading.Event] = field(default_factory=dict)
 

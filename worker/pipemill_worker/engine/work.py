@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable
 from typing import Any, Final
 
@@ -50,7 +51,7 @@ class Work:
 class Entry:
     """An item waiting in a lane's pool."""
 
-    __slots__ = ("cost", "group", "index", "item", "urgency", "work")
+    __slots__ = ("cost", "group", "index", "item", "since", "urgency", "work")
 
     def __init__(self, work: Work, index: int, item: Item):
         self.work = work
@@ -58,6 +59,8 @@ class Entry:
         self.item = item
         self.group: Hashable | None = None if work.alone else item.group
         self.cost = item.cost
+        #: Since when it waits, in seconds of the monotonic clock.
+        self.since = time.monotonic()
         self.urgency = work.urgency
 
 

@@ -17,6 +17,9 @@ _WORDS: Final = ("the", "quick", "brown", "fox", "jumps", "over", "the", "lazy",
 #: Words of the longest job: an everyday paragraph.
 _MANY_WORDS: Final = 48
 
+#: Words of the jobs whose passes are timed: the lengths of sentences, mixed as jobs come.
+_SENTENCES: Final = (19, 5, 27, 12, 40, 8, 23, 15, 3, 33, 18, 10, 48, 21, 7, 25, 14, 30, 4, 17, 11, 36, 20, 9)
+
 #: Tokens that a short word may become, special tokens included, when the tokenizer knows bytes only.
 _TOKENS_PER_WORD: Final = 8
 
@@ -65,6 +68,16 @@ def canaries(task: str, pipe: LoadedPipeline, limit: int | None) -> list[tuple[A
         parameters = {"subtask": "semantic"}  # Each pixel has a label then, whatever the image.
     make = _INPUTS.get(task, _text)
     return [(make(pipe, text, number), parameters) for number, text in enumerate(_texts(limit))]
+
+
+def mixture(task: str, pipe: LoadedPipeline, limit: int | None) -> list[tuple[Any, dict[str, Any]]]:
+    """Jobs whose texts are of the mixed lengths of real ones; where the task takes no text, ``canaries``."""
+    if task in _INPUTS and task not in _TEXTS:
+        return canaries(task, pipe, limit)
+    room = max(map(len, map(str.split, _texts(limit))))
+    texts = [" ".join(_WORDS[each % len(_WORDS)] for each in range(min(words, room))) for words in _SENTENCES]
+    make = _INPUTS.get(task, _text)
+    return [(make(pipe, text, 0), dict(_PARAMETERS.get(task, {}))) for text in texts]
 
 
 def _texts(limit: int | None) -> Sequence[str]:
@@ -168,3 +181,6 @@ _INPUTS: Final[Mapping[str, Callable[[LoadedPipeline, str, int], Any]]] = {
     "zero-shot-image-classification": _image,
     "zero-shot-object-detection": _image,
 }
+
+#: Of those, the ones whose item is a text, or has one whose length makes its cost.
+_TEXTS: Final = frozenset({"fill-mask", "question-answering", "rerank"})

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipemill_worker.pipelines.settings import ECHO_TASK
+from pipemill_worker.policy.calibration import Bounds, Calibration
 from pipemill_worker.seams import Item, Prepared
 
 
@@ -26,6 +27,13 @@ class EchoRunner:
 
     def warm_up(self) -> None:
         """Nothing to warm."""
+
+    def calibrate(self, bounds: Bounds) -> Calibration | None:  # noqa: ARG002 - the seam's signature
+        """Nothing to measure."""
+        return None
+
+    def adopt(self, calibration: Calibration) -> None:
+        """Nothing to change."""
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether Python itself ran out of memory."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pipemill_worker.measured import Measured
 from pipemill_worker.pipelines.echo import EchoRunner
 from pipemill_worker.pipelines.settings import ECHO_TASK, ModelSettings, Validate
 from pipemill_worker.seams import PipelineRunner
@@ -13,19 +15,21 @@ if TYPE_CHECKING:  # They bring numpy, which echo never needs.
     from pipemill_worker.media import MediaDecoder, References
 
 
-def load_runner(
+def load_runner(  # noqa: PLR0913 - each is a part of the worker's that a runner needs
     name: str,
     settings: ModelSettings,
     *,
     threads: int | None = None,
     validate: Validate | None = None,
     references: References | None = None,
+    measured: Measured | None = None,
 ) -> PipelineRunner:
     """Load the pipeline of the queue ``name``.
 
     ``threads`` is the number of CPU threads of one forward pass; ``None`` leaves torch's own choice. ``validate``
     checks a job's parameters, by default ``pipemill.parameters.validate_parameters``. ``references`` reads the bytes
-    of media that came by reference.
+    of media that came by reference. ``measured`` keeps what the queue's choice of precision costs and gains; without
+    it, that isn't measured.
 
     Raises
     ------
@@ -36,12 +40,21 @@ def load_runner(
     if settings.task == ECHO_TASK:
         return EchoRunner()
     from pipemill_worker.pipelines.loading import load_pipeline  # noqa: PLC0415 - loads torch; echo never needs it
+    from pipemill_worker.pipelines.precision import ChosenRunner, open_precision  # noqa: PLC0415 - as above
     from pipemill_worker.pipelines.runner import TransformersRunner  # noqa: PLC0415 - as above
 
-    pipe = load_pipeline(name, settings, threads=threads)
-    rate = getattr(pipe.feature_extractor, "sampling_rate", None)
     check = _validate_by_catalogue_rules if validate is None else validate
-    return TransformersRunner(name, pipe, settings, validate=check, media=_decoder(settings, rate, references))
+
+    def load(own: ModelSettings, kind: Callable[..., TransformersRunner] = TransformersRunner) -> TransformersRunner:
+        pipe = load_pipeline(name, own, threads=threads)
+        rate = getattr(pipe.feature_extractor, "sampling_rate", None)
+        return kind(name, pipe, own, validate=check, media=_decoder(own, rate, references))
+
+    precision = open_precision(name, settings, threads, measured)
+    if precision is None:
+        return load(settings)
+    precision.measure_plain(settings, load)
+    return load(settings, partial(ChosenRunner, precision))
 
 
 def _decoder(settings: ModelSettings, sampling_rate: int | None, references: References | None) -> MediaDecoder | None:

@@ -26,17 +26,25 @@ PADDABLE_ENCODERS: Final = frozenset(
         "bart",
         "bert",
         "camembert",
+        "data2vec-text",
         "deberta",
         "deberta-v2",
         "distilbert",
         "electra",
         "ernie",
+        "esm",
+        "eurobert",
+        "gte",
+        "jina_embeddings_v3",
         "mbart",
         "mobilebert",
         "modernbert",
         "mpnet",
+        "nomic_bert",
         "roberta",
+        "roberta-prelayernorm",
         "roformer",
+        "ultrabert",
         "xlm-roberta",
         "xlm-roberta-xl",
     }
@@ -52,6 +60,9 @@ PADDABLE_WRITERS: Final = frozenset({"bart", "m2m_100", "marian", "mbart", "mt5"
 
 #: The tensors that may be padded, one token a column; an item with others shares by exact shape.
 TOKEN_TENSORS: Final = frozenset({"attention_mask", "input_ids", "token_type_ids"})
+
+#: Kinds of rotary positions whose angles change when a row is longer than the model was trained for.
+_BY_LENGTH: Final = frozenset({"dynamic", "longrope"})
 
 _CLASSIFIERS: Final = frozenset({"rerank", "text-classification", "zero-shot-classification"})
 
@@ -101,9 +112,18 @@ def _may_pad(rule: TaskRule, pipe: LoadedPipeline, *, classifies: bool, counted:
         return False
     if pad is None or tokenizer.padding_side != "right" or pad == counted:
         return False
+    if _turns_by_length(config):
+        return False
     if pad >= pipe.model.get_input_embeddings().weight.shape[0]:  # It was added, but the model not resized.
         return False
     return not classifies or config.model_type in PADDABLE_ENCODERS or _pad_of(config) == pad
+
+
+def _turns_by_length(config: Any) -> bool:
+    """Whether rotary positions turn by angles that depend on the longest row of a batch."""
+    settings = getattr(config, "rope_parameters", None) or {}
+    kinds = [each.get("rope_type") for each in (settings, *settings.values()) if isinstance(each, Mapping)]
+    return not _BY_LENGTH.isdisjoint(kinds)
 
 
 def _pad_of(config: Any) -> int | None:

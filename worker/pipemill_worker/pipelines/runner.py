@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,8 +16,9 @@ from transformers.pipelines.base import PipelineException
 from pipemill.errors import InvalidInput, InvalidParameter
 from pipemill_worker.media import MediaDecoder
 from pipemill_worker.pipelines import faults, generating
-from pipemill_worker.pipelines.canaries import GUESSED, canaries
-from pipemill_worker.pipelines.collate import Payload, collate, unbatch, unbatch_one
+from pipemill_worker.pipelines.calibration import calibrate
+from pipemill_worker.pipelines.canaries import GUESSED, canaries, mixture
+from pipemill_worker.pipelines.collate import Payload, collate, sent, unbatch, unbatch_one
 from pipemill_worker.pipelines.grouping import group_key, sharing_rule
 from pipemill_worker.pipelines.inputs import check_inputs, shorten
 from pipemill_worker.pipelines.inputs.media import opened
@@ -28,6 +30,7 @@ from pipemill_worker.pipelines.limits import (
     token_limit,
     untabled_limit,
 )
+from pipemill_worker.pipelines.loading.compiling import compiles_layers
 from pipemill_worker.pipelines.overlaps import check_overlaps
 from pipemill_worker.pipelines.packing import Packing, can_pack
 from pipemill_worker.pipelines.plain import to_plain
@@ -35,6 +38,7 @@ from pipemill_worker.pipelines.rules import TASK_RULES, Sharing
 from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings, Validate
 from pipemill_worker.pipelines.staged import Plan, Stages, StagesPerThread
 from pipemill_worker.pipelines.warming import SelfCheck, warm_up
+from pipemill_worker.policy.calibration import Bounds, Calibration
 from pipemill_worker.seams import Item, Prepared
 
 #: Bytes of one job's model inputs: an hour of sound has half of it as samples or as features.
@@ -85,6 +89,7 @@ class TransformersRunner:
         self._media = media
         self._rule = sharing_rule(self.task, pipe)
         packs = settings.batch.packing and self._rule.sharing is Sharing.PADDED and can_pack(self.task, pipe)
+        packs = packs and (not settings.compile or compiles_layers(pipe.model))
         self._packing = Packing(pipe.model) if packs else None
         self._generates = self._task_rule.generates and pipe.model.can_generate()
         reads_and_writes = self._generates and pipe.model.config.is_encoder_decoder
@@ -140,7 +145,7 @@ class TransformersRunner:
         stages = self._threads.stages
         if (raw := payloads[0].raw) is not None:  # It runs alone.
             return [[stages.forward(chunk, payloads[0].forward) for chunk in stages.preprocess_one(*raw)]]
-        outputs = stages.forward(collate(payloads, self._rule), payloads[0].forward)
+        outputs = stages.forward(sent(collate(payloads, self._rule), self.pipe.device), payloads[0].forward)
         rule = self._task_rule
         if rule.only is not None:
             return unbatch_one(outputs, payloads, rule.only, per_token=rule.per_token)
@@ -180,6 +185,19 @@ class TransformersRunner:
             self._packing.undo()
             self._packing = None
 
+    @contextlib.contextmanager
+    def padding(self) -> Iterator[None]:
+        """Pad rows meanwhile, instead of laying them end to end."""
+        packing = self._packing
+        if packing is not None:
+            packing.undo()
+            self._packing = None
+        try:
+            yield
+        finally:
+            if packing is not None:
+                self._packing = Packing(self.pipe.model)
+
     def warm_up(self) -> None:
         """Run jobs of several lengths through all stages, alone and together; share less if the answers differ.
 
@@ -192,6 +210,22 @@ class TransformersRunner:
         jobs = canaries(self.task, self.pipe, self.token_limit)
         tolerance = self._settings.batch.tolerance
         self._check = warm_up(self._name, self._settings.model, self, jobs, tolerance, guessed=self.task in GUESSED)
+
+    def calibrate(self, bounds: Bounds) -> Calibration | None:
+        """Measure passes of growing size; ``None`` where a pass's time is not told by the size of its items.
+
+        That is so where they share none, and where the model writes: then the answers' lengths tell.
+        """
+        if self._task_rule.generates or self.sharing is Sharing.SOLO:
+            return None
+        alone = self.pipe.device.type == "cpu" and torch.get_num_threads() == 1
+        clock = time.thread_time if alone else time.perf_counter  # What else the machine does then doesn't count.
+        return calibrate(self, mixture(self.task, self.pipe, self.token_limit), bounds, clock)
+
+    def adopt(self, calibration: Calibration) -> None:
+        """Share as a calibration says. Called before the first job is prepared."""
+        if self.sharing is Sharing.PACKED and calibration.sharing == Sharing.PADDED.value:
+            self.share_less()
 
     def describe(self) -> dict[str, Any]:
         """Facts for people: task, model, revision, device, dtype; how items share; the most tokens in a row."""

@@ -98,6 +98,11 @@ class ModelSettings(Protocol):
         ...
 
     @property
+    def compile(self) -> bool:
+        """Whether the model is compiled with ``torch.compile``."""
+        ...
+
+    @property
     def adapter(self) -> str | None:
         """A PEFT adapter on top of the model: an id of the hub, or the path of a folder."""
         ...

@@ -45,6 +45,11 @@ class BatchLimits:
     packed: bool = False
 
 
+def padded_cost(costs: Sequence[int], *, packed: bool) -> int:
+    """What a batch of items costs: laid end to end the sum, else as much for each as for the largest."""
+    return sum(costs) if packed else len(costs) * max(costs)
+
+
 def compose(waiting: Sequence[Candidate], limits: BatchLimits) -> list[int]:
     """Choose the items of the next batch, as indices into ``waiting`` (oldest first).
 

@@ -11,6 +11,7 @@ import transformers
 
 from pipemill.errors import ConfigurationError
 from pipemill_worker.pipelines.loading.classes import pipeline_class
+from pipemill_worker.pipelines.loading.compiling import compile_model
 from pipemill_worker.pipelines.loading.components import load_components
 from pipemill_worker.pipelines.loading.needs import check_needs
 from pipemill_worker.pipelines.loading.placing import device_of
@@ -40,11 +41,14 @@ def load_pipeline(queue: str, settings: ModelSettings, *, threads: int | None = 
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        return _load(settings)
+        pipe = _load(settings)
+        if settings.compile:
+            compile_model(queue, settings, pipe)
     except Refusal as refusal:
         raise _error(queue, settings, refusal) from refusal.__cause__
     except Exception as error:  # transformers, safetensors, hub and torch raise whatever they like
         raise _error(queue, settings, explain(error, settings)) from error
+    return pipe
 
 
 def _error(queue: str, settings: ModelSettings, refusal: Refusal) -> ConfigurationError:

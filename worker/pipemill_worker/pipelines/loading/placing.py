@@ -29,6 +29,23 @@ def device_of(settings: ModelSettings) -> str | None:
     return "cuda:0" if settings.device == "cuda" else settings.device
 
 
+def device_ahead(settings: ModelSettings) -> str:
+    """Where a queue's model will run, before it is loaded; of a model that is spread out, the first device.
+
+    Raises
+    ------
+    Refusal
+        When torch finds no such device.
+
+    """
+    named = device_of(settings)
+    if named is not None:
+        return named
+    if torch.cuda.is_available():
+        return "cuda:0"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def placement(settings: ModelSettings) -> dict[str, Any]:
     """Where ``from_pretrained`` is to put the weights; empty is the CPU, from where the pipeline moves them."""
     if settings.device_map is not None:

@@ -10,15 +10,19 @@ import torch
 import transformers
 
 from pipemill.errors import MissingExtra
+from pipemill_worker.pipelines.loading.placing import device_ahead
 from pipemill_worker.pipelines.loading.refusal import Refusal
 from pipemill_worker.pipelines.settings import ModelSettings
+
+#: What ``dynamic`` does to the loaded model.
+DYNAMIC: Final = "int8-dynamic"
 
 #: Weights that share a scale in int4.
 _INT4_GROUP: Final = 32
 
 
 def quantisation_config(settings: ModelSettings, config: Any) -> Any:
-    """What tells transformers of a queue's quantisation; ``None`` if there is none.
+    """What tells transformers of a queue's quantisation; ``None`` if there is none, or it is done after loading.
 
     Raises
     ------
@@ -33,6 +37,9 @@ def quantisation_config(settings: ModelSettings, config: Any) -> Any:
         raise Refusal("its weights were saved quantised", "remove quantisation: it loads as it is")
     if wanted in {"bnb-int8", "bnb-nf4"}:
         return _bitsandbytes(wanted, settings)
+    if wanted == DYNAMIC:
+        _check_dynamic(settings)
+        return None
     _check_package("torchao", 'pip install "pipemill[quantised]"', wanted)
     if wanted == "int4":
         _check_cuda(wanted, settings)
@@ -62,6 +69,21 @@ def _bitsandbytes(wanted: str, settings: ModelSettings) -> Any:
         return build(load_in_8bit=True)
     dtype = torch.bfloat16 if settings.dtype == "auto" else compute_dtype(settings)
     return build(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _check_dynamic(settings: ModelSettings) -> None:
+    if settings.device_map is not None or device_ahead(settings) != "cpu":
+        raise Refusal(f"quantisation {DYNAMIC} runs on the CPU only", "set device: cpu, or use int8")
+    if settings.dtype not in {"auto", "float32"}:
+        raise Refusal(
+            f"quantisation {DYNAMIC} rounds float32 weights, and dtype is {settings.dtype}",
+            "set dtype: float32, or remove one of the two",
+        )
+    if settings.adapter is not None:
+        raise Refusal(
+            f"quantisation {DYNAMIC} rounds layers that an adapter needs as they are",
+            "use int8, or merge the adapter into the model (PEFT's merge_and_unload)",
+        )
 
 
 def _check_package(package: str, mend: str, wanted: str) -> None:

@@ -15,8 +15,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_TO_SPECTROGRAM
 from pipemill_worker.pipelines.hub import ADAPTER_WEIGHTS
 from pipemill_worker.pipelines.loading.adapters import add_adapter
 from pipemill_worker.pipelines.loading.classes import model_class
+from pipemill_worker.pipelines.loading.dynamic import round_layers
 from pipemill_worker.pipelines.loading.placing import placement
-from pipemill_worker.pipelines.loading.quantising import compute_dtype, quantisation_config
+from pipemill_worker.pipelines.loading.quantising import DYNAMIC, compute_dtype, quantisation_config
 from pipemill_worker.pipelines.loading.refusal import Refusal
 from pipemill_worker.pipelines.settings import ModelSettings
 
@@ -63,6 +64,8 @@ def load_model(settings: ModelSettings, folder: Path) -> Any:
     _check_missing(task, model, missing)
     if task == "image-feature-extraction" and any(map(_POOLER.search, missing)):
         model.pooler = None  # `pool` is then refused, instead of answered with random numbers.
+    if settings.quantisation == DYNAMIC:
+        round_layers(model)
     return model.eval()
 
 

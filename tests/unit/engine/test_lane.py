@@ -1,0 +1,170 @@
+"""One lane by itself: what it composes, how much it holds, when it waits, what it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from pipemill.protocol import Outcome, decode_message, encode_arguments, encode_message
+from pipemill.store.base import Leased, QueueInfo
+from pipemill.store.memory import MemoryBroker, MemoryJobStore
+from pipemill_worker.engine import EngineSettings, Hooks, Lane
+from pipemill_worker.engine.completion import Completer
+from pipemill_worker.engine.wiring import CLOSED, Gate, Wiring
+from pipemill_worker.engine.work import End, Entry, Work
+from pipemill_worker.policy.batching import BatchLimits
+from pipemill_worker.policy.curve import Point
+from pipemill_worker.seams import Item, Prepared
+from tests.unit.engine.rig import QUEUE, Runner
+
+LIMITS = BatchLimits(max_items=8, max_cost=1_000, max_amplification=100.0)
+#: A pass takes a second, whatever it holds.
+FLAT = (Point(items=1, cost=1, seconds=1.0), Point(items=100, cost=10_000, seconds=1.0))
+#: A pass takes a second for each unit of cost.
+STEEP = (Point(items=1, cost=1, seconds=1.0), Point(items=100, cost=10_000, seconds=10_000.0))
+
+
+def lane(limits: BatchLimits = LIMITS, *, prefetch: int = 256, **options: Any) -> Lane:
+    """A lane on a broker in memory, with the clock of this machine."""
+    store = MemoryJobStore(MemoryBroker(), QUEUE, lease_seconds=5.0)
+    return Lane(
+        QueueInfo(name=QUEUE, task="words"), store, Runner(), limits=limits, prefetch=prefetch, device="cpu", **options
+    )
+
+
+def entry(name: str, cost: int = 10, *, expires: float | None = None) -> Entry:
+    """A job of one prepared item."""
+    raw = encode_message(name, QUEUE, encode_arguments(name, {}), expires=expires)
+    work = Work(Leased(field=f"{name}|0", raw=raw, deliveries=0), decode_message(raw, QUEUE))
+    (made,) = work.set_prepared(Prepared([Item("all", cost, name)]))
+    return made
+
+
+def names(entries: Sequence[Entry]) -> list[str]:
+    """Whose items they are."""
+    return [each.work.job.id for each in entries]
+
+
+def nobody(_: str) -> bool:
+    """Nothing was revoked."""
+    return False
+
+
+def test_what_cant_be_answered_in_time_gives_way_to_what_can() -> None:
+    """Of two that wait, the one whose deadline lies before the pass's end is left for later, and not ended yet."""
+    mine = lane(curve=FLAT)
+    mine.add([entry("late", expires=mine.now() + 0.5), entry("good", expires=mine.now() + 60), entry("any")])
+    batch, ends = mine.next_batch(nobody)
+    assert names(batch) == ["good", "any"]
+    assert ends == []
+    assert names(mine.pool) == ["late"]
+
+
+def test_what_is_late_runs_where_nothing_else_waits() -> None:
+    """A deadline says when a job must have started: with the device free, it starts."""
+    mine = lane(curve=FLAT)
+    mine.add([entry("late", expires=mine.now() + 0.5)])
+    assert names(mine.next_batch(nobody)[0]) == ["late"]
+
+
+def test_what_is_over_ends_wherever_it_stands_in_the_pool() -> None:
+    """Expired, cancelled and revoked jobs leave the pool with every batch, though none of them is next."""
+    mine = lane(BatchLimits(max_items=1, max_cost=1_000, max_amplification=1.0))
+    mine.add([entry("first"), entry("expired", expires=mine.now() - 1)])
+    mine.add([entry("cancelled"), entry("revoked"), entry("x")])
+    mine.note_cancelled(["cancelled"])
+    batch, ends = mine.next_batch(lambda job_id: job_id == "revoked")
+    assert names(batch) == ["first"]
+    assert {end.work.job.id: end.outcome for end in ends} == {
+        "expired": Outcome.EXPIRED,
+        "cancelled": Outcome.CANCELLED,
+        "revoked": Outcome.CANCELLED,
+    }
+    assert names(mine.pool) == ["x"]
+
+
+def test_a_job_that_began_is_not_late() -> None:
+    """The last items of a job whose first ones ran are worth finishing."""
+    mine = lane(curve=FLAT)
+    begun = entry("begun", expires=mine.now() - 1)
+    begun.work.started = True
+    mine.add([begun, entry("other")])
+    batch, ends = mine.next_batch(nobody)
+    assert (names(batch), ends) == (["begun", "other"], [])
+
+
+def test_a_lane_holds_as_much_as_keeps_the_device_busy() -> None:
+    """A few batches of the items that come, more of small ones than of large ones; and never over the bound."""
+    mine = lane(BatchLimits(max_items=64, max_cost=640, max_amplification=1.0, packed=True), adaptive=True)
+    mine.note_taken([entry("a").work])
+    mine.note_prepared([entry("a", cost=40)], 0.001)
+    assert mine.window() == 3 * 16
+    mine.gauges.rate = 200.0
+    assert mine.window() == 100
+    mine.gauges.rate = 10_000.0
+    assert mine.window() == 256
+    assert lane(prefetch=5).window() == 5
+
+
+def test_a_free_device_waits_only_where_it_gains() -> None:
+    """An item about to be prepared is waited for where two take as long as one, not where they take twice as long."""
+    for curve, waits in ((FLAT, True), (STEEP, False)):
+        mine = lane(curve=curve, max_wait=0.05)
+        mine.note_taken([entry("a").work, entry("b").work])
+        mine.note_prepared([entry("a", cost=1)], 0.001)
+        mine.add([entry("a", cost=1)])
+        assert (mine.wait_seconds() > 0) is waits
+        assert mine.wait_seconds() <= 0.05
+
+
+def test_a_full_batch_waits_for_nothing() -> None:
+    """Items enough, or cost enough, run at once; and so does everything in a lane that may not wait."""
+    for limits, max_wait in ((BatchLimits(max_items=1, max_cost=99, max_amplification=1.0), 1.0), (LIMITS, 0.0)):
+        mine = lane(limits, curve=FLAT, max_wait=max_wait)
+        mine.note_taken([entry("a").work, entry("b").work])
+        mine.note_prepared([entry("a")], 0.001)
+        mine.add([entry("a")])
+        assert mine.wait_seconds() == 0.0
+
+
+def test_a_lane_counts_what_padding_costs() -> None:
+    """Padded to the longest, short items cost as much as it; end to end, they cost what they have."""
+    batch = [entry("a", cost=10), entry("b", cost=30)]
+    for packed, expected in ((False, 60), (True, 40)):
+        mine = lane(BatchLimits(max_items=8, max_cost=100, max_amplification=9.0, packed=packed))
+        mine.note_forward(batch, 0.5)
+        facts = mine.facts()
+        assert (facts["cost"], facts["padded_cost"], facts["batch_sizes"]) == (40, expected, {"2": 1})
+        assert mine.model.seconds(expected) == pytest.approx(0.5)
+
+
+def test_a_lowered_ceiling_is_kept_beyond_the_process() -> None:
+    """Whoever keeps it is told the number of items."""
+    kept: list[int] = []
+    mine = lane(keep_ceiling=kept.append)
+    mine.lower_ceiling(5)
+    mine.lower_ceiling(7)
+    assert kept == [5, 5]
+    assert mine.limits.max_items == 5
+
+
+def test_ends_that_piled_up_share_one_call() -> None:
+    """While a call was under way, more batches ended: they go together, and the last word is still heard."""
+    mine = lane()
+    calls: list[int] = []
+    complete = mine.store.complete
+
+    def count(completions: Any) -> Any:
+        calls.append(len(completions))
+        return complete(completions)
+
+    mine.store.complete = count  # type: ignore[method-assign]  # a double
+    for name in ("a", "b", "c"):
+        each = entry(name)
+        each.work.add_output(0, name.upper())
+        mine.to_end.put([End(each.work, Outcome.SUCCEEDED)])
+    mine.to_end.put(CLOSED)
+    Completer(mine, Wiring(settings=EngineSettings(), hooks=Hooks(), gate=Gate([mine]))).run()
+    assert calls == [3]

@@ -1,0 +1,63 @@
+"""All that a measurement of a model depends on: what was measured for one identity says nothing of another."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+
+from pipemill_worker.pipelines.loading.sources import model_folder
+from pipemill_worker.pipelines.settings import ModelSettings
+
+#: What tells the processor on Linux; elsewhere Python's own guess must do.
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+
+#: Files of a folder that make a model what it is.
+_FILES: Final = ("*.safetensors", "*.json", "*.py")
+
+
+def identity(settings: ModelSettings, device: str, threads: int | None) -> dict[str, Any]:
+    """The identity of a queue's model on this machine, as JSON.
+
+    ``device`` is where it runs, ``threads`` are the CPU threads of one forward pass.
+    """
+    return {
+        "task": settings.task,
+        "model": settings.model,
+        "version": settings.revision or _digest(model_folder(settings)),
+        "adapter": settings.adapter,
+        "adapter_version": settings.adapter_revision or (settings.adapter and _digest(Path(settings.adapter))),
+        "dtype": settings.dtype,
+        "quantisation": settings.quantisation,
+        "compile": settings.compile,
+        "device": _device_name(device),
+        "threads": threads,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _digest(folder: Path) -> str:
+    """Changes when a folder's model does: names, sizes and times of its files, which is all one can read quickly."""
+    files = sorted({file for pattern in _FILES for file in folder.rglob(pattern)})
+    told = [(str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return f"{device} {_processor()}"
+
+
+def _processor() -> str:
+    try:
+        lines = _CPU_INFO.read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

@@ -1,0 +1,75 @@
+"""Where the real tokens of a padded batch stand, and tensors of the batch with and without its padding."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Final
+
+import torch
+
+#: Dimensions of a mask that says which tokens are real: [rows, tokens].
+_MASK_DIMENSIONS: Final = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Rows:
+    """The rows of a batch, whose real tokens stand side by side in each."""
+
+    #: Tokens of each row, without padding.
+    lengths: list[int]
+    #: Places of a row in the batch, padding included.
+    columns: int
+    #: Where the real tokens stand, counted through all rows of the batch.
+    places: torch.Tensor
+    #: Where each row begins among the real tokens, and where the last one ends, as torch's kernel for GPUs takes it.
+    bounds: torch.Tensor
+
+    def pack(self, padded: torch.Tensor) -> torch.Tensor:
+        """``[rows, columns, …]`` to ``[1, tokens, …]``."""
+        return padded.flatten(0, 1).index_select(0, self.places).unsqueeze(0)
+
+    def pack_positions(self, table: torch.Tensor) -> torch.Tensor:
+        """What stands for positions, ``[rows, columns, …]`` or one row for all, to ``[1, tokens, …]``."""
+        one_for_all = table.shape[0] == 1
+        places = self.places % self.columns if one_for_all else self.places
+        return table.flatten(0, 1).index_select(0, places).unsqueeze(0)
+
+    def parted(self, packed: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Each row's part of ``[…, tokens, size]``."""
+        return torch.split(packed, self.lengths, dim=-2)
+
+    def unpack(self, packed: torch.Tensor) -> torch.Tensor:
+        """``[1, tokens, …]`` to ``[rows, columns, …]``, zeros where the padding is."""
+        sizes = packed.shape[2:]
+        padded = packed.new_zeros(len(self.lengths) * self.columns, *sizes)
+        return padded.index_copy_(0, self.places, packed[0]).view(-1, self.columns, *sizes)
+
+
+def rows_to_pack(mask: Any) -> Rows | None:
+    """The rows of a batch by its attention mask; ``None`` where there is nothing to gain, or padding to be kept.
+
+    A batch is as wide as its longest row. Where even that one has padding, the tokenizer put it there: it belongs to
+    the inputs, and ``feature-extraction`` answers for it.
+    """
+    if not isinstance(mask, torch.Tensor) or mask.dim() != _MASK_DIMENSIONS:
+        return None
+    columns = mask.shape[1]
+    lengths: list[int] = mask.count_nonzero(dim=1).tolist()
+    if not 0 < min(lengths) < max(lengths) == columns:
+        return None
+    bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=mask.device)
+    return Rows(lengths=lengths, columns=columns, places=mask.flatten().nonzero().squeeze(1), bounds=bounds)
+
+
+class _Pass(threading.local):
+    """The pass that this thread runs."""
+
+    #: Its rows while they are laid end to end; else ``None``.
+    rows: Rows | None = None
+
+
+#: The attention is a function that only transformers calls, so what it needs to know lies here.
+current: Final = _Pass()

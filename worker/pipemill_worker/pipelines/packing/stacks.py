@@ -1,0 +1,61 @@
+"""Where the layers of an encoder are, by model type, and how positions reach them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from torch import nn
+
+from pipemill_worker.pipelines.packing import mpnet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stack:
+    """What of a model's base must be known to pack it."""
+
+    #: The module that runs the layers, or the list of them if the base itself does.
+    layers: str
+    #: The module that computes the positions' sines and cosines for all layers; "" where positions are added before.
+    rotary: str = ""
+    #: Which attention the model has by default.
+    attention: str = "sdpa"
+    #: What lets a model's attention see each row alone, and returns how to undo it; ``None``: transformers' interface.
+    adapt: Callable[[Any], Callable[[], None]] | None = None
+
+    def ends(self, base: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """The module whose input is to be packed, and the one whose output is to be unpacked."""
+        layers = base.get_submodule(self.layers)
+        return (layers[0], layers[-1]) if isinstance(layers, nn.ModuleList) else (layers, layers)
+
+
+_ADDED: Final = Stack(layers="encoder")
+_ROTATED: Final = Stack(layers="layers", rotary="rotary_emb")
+
+#: By model type. All see both sides, and no layer looks at a neighbour but by attention.
+STACKS: Final[Mapping[str, Stack]] = MappingProxyType(
+    {
+        "albert": _ADDED,
+        "bert": _ADDED,
+        "camembert": _ADDED,
+        "data2vec-text": _ADDED,
+        "distilbert": Stack(layers="transformer"),
+        "electra": _ADDED,
+        "ernie": _ADDED,
+        "esm": Stack(layers="encoder", rotary="rotary_embeddings"),
+        "eurobert": _ROTATED,
+        "gte": _ROTATED,
+        "jina_embeddings_v3": _ROTATED,
+        "mobilebert": _ADDED,
+        "modernbert": _ROTATED,
+        "mpnet": Stack(layers="encoder", attention="eager", adapt=mpnet.adapt),
+        "nomic_bert": _ROTATED,
+        "roberta": _ADDED,
+        "roberta-prelayernorm": _ADDED,
+        "ultrabert": _ROTATED,
+        "xlm-roberta": _ADDED,
+        "xlm-roberta-xl": _ADDED,
+    }
+)

@@ -1,0 +1,103 @@
+"""What a forward pass costs on this machine: the measured curve, the batch size worth taking, what a pass will take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+#: Share of the best rate that the chosen batch must reach: below it lies the noise of measuring, and a smaller batch
+#: answers sooner.
+NEAR_BEST: Final = 0.97
+#: How much a larger batch must gain over items one by one before any batch is made at all.
+LEAST_GAIN: Final = 1.03
+#: Weight of the last pass in how much slower or faster than measured passes are now.
+SCALE_WEIGHT: Final = 0.2
+#: Bounds of that factor: an odd pass (a page fault, a neighbour on the core) must not be believed.
+SCALES: Final = (0.1, 10.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A forward pass that was measured."""
+
+    #: Items in it.
+    items: int
+    #: What they cost together, padding included; tokens for text.
+    cost: int
+    #: How long it took, in seconds.
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Cost a second."""
+        return self.cost / self.seconds
+
+
+#: Passes of growing cost.
+Curve = Sequence[Point]
+
+
+def knee(curve: Curve) -> Point:
+    """The smallest pass that is as fast as any, to within what measuring can tell; one item if nothing gains on it.
+
+    Raises
+    ------
+    ValueError
+        When nothing was measured.
+
+    """
+    if not curve:
+        raise ValueError("nothing was measured")
+    rates = _confirmed(curve)
+    best, first = max(rates), curve[0]
+    if first.items == 1 and best < first.rate * LEAST_GAIN:
+        return first
+    return next(point for point, rate in zip(curve, rates, strict=True) if rate >= best * NEAR_BEST)
+
+
+def _confirmed(curve: Curve) -> list[float]:
+    """Each pass's rate, but no more than that of its better neighbour: one lucky run is no knee.
+
+    The last one needs no neighbour if the one before it gained, too: the curve still rises.
+    """
+    rates = [point.rate for point in curve]
+    beside = [
+        max(rates[max(index - 1, 0) : index] + rates[index + 1 : index + 2], default=0) for index in range(len(rates))
+    ]
+    if rates[-2:-1] >= rates[-3:-2]:
+        beside[-1] = rates[-1]
+    return [min(own, near) for own, near in zip(rates, beside, strict=True)]
+
+
+def seconds_at(curve: Curve, cost: float) -> float:
+    """How long a pass of this cost takes: between two measured ones in proportion, beyond them at their last slope."""
+    if len(curve) == 1:
+        return curve[0].seconds * max(cost / curve[0].cost, 1.0)
+    if cost <= curve[0].cost:
+        return curve[0].seconds
+    low, high = next((pair for pair in pairwise(curve) if cost <= pair[1].cost), (curve[-2], curve[-1]))
+    slope = max(high.seconds - low.seconds, 0.0) / max(high.cost - low.cost, 1)
+    return low.seconds + slope * (cost - low.cost)
+
+
+class CostModel:
+    """Predicts forward passes from the measured curve and from how passes went since."""
+
+    def __init__(self, curve: Curve = ()) -> None:
+        self.curve = tuple(curve)
+        self._scale = 1.0
+
+    def seconds(self, cost: float) -> float:
+        """How long a pass of this cost will take; 0 as long as nothing is known."""
+        return seconds_at(self.curve, cost) * self._scale if self.curve else 0.0
+
+    def observe(self, items: int, cost: int, seconds: float) -> None:
+        """Learn from a pass that ran. Without a curve, the first pass is one."""
+        if not self.curve:
+            self.curve = (Point(items=items, cost=cost, seconds=seconds),)
+            return
+        low, high = SCALES
+        now = min(max(seconds / max(seconds_at(self.curve, cost), 1e-9), low), high)
+        self._scale += SCALE_WEIGHT * (now - self._scale)
