@@ -76,11 +76,11 @@ def test_arrivals_at_once_share_the_gap() -> None:
 
 
 def test_a_worker_holds_a_few_batches() -> None:
-    """Three batches where any items fit together; more where like lengths must be found; never more than allowed."""
-    assert jobs_ahead(16, 20.0, 256, any_fit=True) == 48
+    """Two and a half batches where any items fit together; more where like lengths must be found; never more than allowed."""
+    assert jobs_ahead(16, 20.0, 256, any_fit=True) == 40
     assert jobs_ahead(16, 1_000.0, 256, any_fit=True) == 256
     assert jobs_ahead(16, 60.0, 256, any_fit=False) == 120
-    assert jobs_ahead(16, 1.0, 256, any_fit=False) == 48
+    assert jobs_ahead(16, 1.0, 256, any_fit=False) == 40
     assert jobs_ahead(16, 60.0, 32, any_fit=True) == 32
 
 

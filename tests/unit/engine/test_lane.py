@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,7 +101,7 @@ def test_a_lane_holds_as_much_as_keeps_the_device_busy() -> None:
     mine = lane(BatchLimits(max_items=64, max_cost=640, max_amplification=1.0, packed=True), adaptive=True)
     mine.note_taken([entry("a").work])
     mine.note_prepared([entry("a", cost=40)], 0.001)
-    assert mine.window() == 3 * 16
+    assert mine.window() == 40
     mine.gauges.rate = 200.0
     assert mine.window() == 100
     mine.gauges.rate = 10_000.0
@@ -168,3 +169,14 @@ def test_ends_that_piled_up_share_one_call() -> None:
     mine.to_end.put(CLOSED)
     Completer(mine, Wiring(settings=EngineSettings(), hooks=Hooks(), gate=Gate([mine]))).run()
     assert calls == [3]
+
+
+def test_the_time_until_an_answer_is_stored_counts_for_deadlines() -> None:
+    """After answers took half a minute to be stored, a job with twenty seconds left is late, and gives way."""
+    mine = lane()
+    slow = entry("slow")
+    slow.work.ran_at = time.monotonic() - 30
+    for _ in range(20):
+        mine.let_go([slow.work])
+    mine.add([entry("late", expires=mine.now() + 20), entry("any")])
+    assert names(mine.next_batch(nobody)[0]) == ["any"]

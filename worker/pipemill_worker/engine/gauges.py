@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pipemill_worker.policy.batching import padded_cost
 
-#: Weight of the last second in the rate of jobs ended and in the busy share.
+#: Weight of the last second in the rate of jobs ended and in the busy share; of the last batch in the mean lag.
 RATE_WEIGHT: Final = 0.3
 #: Weight of the last job in the mean cost of an item and in the mean number of a job's items.
 JOB_WEIGHT: Final = 0.05
@@ -34,6 +34,8 @@ class Gauges:
         self.item_cost = self.items_per_job = 1.0
         #: Mean time of preparing a job, in seconds.
         self.prepare_seconds = 0.0
+        #: Mean time from the end of a job's forward pass until its answer is stored, in seconds.
+        self.lag_seconds = 0.0
         self._seen = False
         self._before = (time.monotonic(), 0, 0.0)
 
@@ -44,6 +46,11 @@ class Gauges:
         self.items_per_job += weight * (len(costs) - self.items_per_job)
         self.item_cost += weight * (sum(costs) / len(costs) - self.item_cost)
         self.prepare_seconds += weight * (seconds - self.prepare_seconds)
+
+    def note_ended(self, lags: Sequence[float]) -> None:
+        """Jobs ended; those that ran, so long after their forward pass, in seconds."""
+        if lags:
+            self.lag_seconds += RATE_WEIGHT * (sum(lags) / len(lags) - self.lag_seconds)
 
     def note_forward(self, costs: Sequence[int], seconds: float, *, packed: bool) -> None:
         """A forward pass ran over items of these costs."""

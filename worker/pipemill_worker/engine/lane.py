@@ -26,8 +26,8 @@ log = logging.getLogger("pipemill.engine")
 
 #: Ids of cancelled jobs kept, so that a flood of cancels can't grow a worker.
 CANCELLED_KEPT: Final = 100_000
-#: How much longer than predicted a pass may take before a job that it answers is late.
-LATE_MARGIN: Final = 1.2
+#: How much longer than predicted an answer may take before its job is late: where some give way, others are in time.
+LATE_MARGIN: Final = 1.5
 
 
 def _forget(_: int) -> None:
@@ -139,6 +139,8 @@ class Lane:
                 self.held.pop(work.field, None)
                 self.cancelled.pop(work.job.id, None)
             self.gauges.ended_jobs += len(works)
+            now = time.monotonic()
+            self.gauges.note_ended([now - work.ran_at for work in works if work.ran_at])
             self.changed.notify_all()
 
     def lose(self, works: Sequence[Work]) -> None:
@@ -222,7 +224,7 @@ class Lane:
         if all(entry.work.job.expires is None for entry in self.pool):
             return self.pool
         cost = min(sum(entry.cost for entry in self.pool), self.limits.max_cost)
-        over = self.now() + LATE_MARGIN * self.model.seconds(cost)
+        over = self.now() + LATE_MARGIN * (self.model.seconds(cost) + self.gauges.lag_seconds)
         return [entry for entry in self.pool if entry.work.started or (entry.work.job.expires or over) >= over]
 
     def wait_seconds(self) -> float:
@@ -254,6 +256,8 @@ class Lane:
         with self.changed:
             self.gauges.note_forward(costs, seconds, packed=self.limits.packed)
             self.model.observe(len(costs), padded_cost(costs, packed=self.limits.packed), seconds)
+            for entry in batch:
+                entry.work.ran_at = time.monotonic()
 
     def update_rate(self) -> None:
         """Follow the rates; called about once a second."""

@@ -17,7 +17,19 @@ _MISSING: Final = object()
 class Work:
     """One leased job, from intake to completion."""
 
-    __slots__ = ("_left", "alone", "deliveries", "ended", "field", "job", "outputs", "prepared", "started", "urgency")
+    __slots__ = (
+        "_left",
+        "alone",
+        "deliveries",
+        "ended",
+        "field",
+        "job",
+        "outputs",
+        "prepared",
+        "ran_at",
+        "started",
+        "urgency",
+    )
 
     def __init__(self, leased: Leased, job: Job):
         self.field = leased.field
@@ -31,6 +43,8 @@ class Work:
         self._left = 0
         #: A forward pass holds at least one of its items, or has.
         self.started = False
+        #: When the last forward pass of one of its items ended, in seconds of the monotonic clock; 0 before.
+        self.ran_at = 0.0
         #: Its end is on its way, or its lease is lost: nothing more is done for it.
         self.ended = False
 

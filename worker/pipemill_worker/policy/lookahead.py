@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Batches in hand where any items fit together: what runs, what is ready, what is being prepared.
-BATCHES: Final = 3
+#: Batches in hand where any items fit together: what runs, what is ready, and half of one that is being prepared.
+BATCHES: Final = 2.5
 #: Batches in hand where only like items fit well: Infinity sorts over as many (rivals' study, §3).
 SORTED_BATCHES: Final = 8
 #: Most work in hand beyond those batches, in seconds: what a newly started worker may find taken.
