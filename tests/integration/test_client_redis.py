@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -273,6 +274,17 @@ async def test_the_asynchronous_client_does_the_same(announced: str) -> None:
         statuses = [result.status for result in await client.results(caught.value.accepted)]
         assert statuses == [JobStatus.SUCCEEDED] + [JobStatus.CANCELLED] * 98
         assert (await client.queues())[0].totals["succeeded"] == 302
+
+
+async def test_more_jobs_can_be_awaited_than_a_pool_has_connections_by_itself(broker_url: str) -> None:
+    """200 waits at once all run until their own time is over; none is told that the broker is away."""
+    worker = RedisJobStore(broker_url, QUEUE)
+    worker.announce(QueueInfo(name=QUEUE, task="text-classification", max_depth=1_000))
+    worker.close()
+    async with AsyncClient(broker_url) as client:
+        jobs = await client.submit_many(QUEUE, [f"text {number}" for number in range(200)])
+        ends = await asyncio.gather(*(job.result(timeout=1) for job in jobs), return_exceptions=True)
+    assert {type(end) for end in ends} == {errors.ResultTimeout}
 
 
 async def test_an_asynchronous_client_tells_of_a_broker_that_is_down() -> None:

@@ -76,7 +76,7 @@ def test_arrivals_at_once_share_the_gap() -> None:
 
 
 def test_a_worker_holds_a_few_batches() -> None:
-    """Two and a half batches where any items fit together; more where like lengths must be found; never more than allowed."""
+    """Two and a half batches where any items fit, more where like lengths must be found, and never too many."""
     assert jobs_ahead(16, 20.0, 256, any_fit=True) == 40
     assert jobs_ahead(16, 1_000.0, 256, any_fit=True) == 256
     assert jobs_ahead(16, 60.0, 256, any_fit=False) == 120

@@ -60,6 +60,11 @@ def redacted(url: str) -> str:
     return parts._replace(netloc=f"{user}{host}", query=query).geturl()
 
 
+#: Connections of one asynchronous client: each job that is awaited holds one, and redis-py would stop at 100. The
+#: broker's own `maxclients` (10,000 unless set) is the bound that counts; `?max_connections=` in the URL sets another.
+MOST_WAITING: Final = 10_000
+
+
 def connect(url: str) -> Client:
     """Open a client that never repeats a command by itself: a lost reply would enqueue twice.
 
@@ -80,7 +85,9 @@ def connect_async(url: str) -> Client:
     from redis.asyncio.retry import Retry as AsyncRetry  # noqa: PLC0415  # only asynchronous producers pay for it
 
     try:
-        return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_options(url))
+        return redis.asyncio.Redis.from_url(
+            url, retry=AsyncRetry(NoBackoff(), 0), max_connections=MOST_WAITING, **_options(url)
+        )
     except ValueError as error:
         raise _bad_url(url) from error
 

@@ -1,0 +1,1 @@
+"""pipemill beside the ways that people serve pipelines today: `scripts/bench rivals`."""
