@@ -23,7 +23,7 @@ from pipemill_worker.pipelines.inputs import shorten
 from pipemill_worker.pipelines.loading.quantising import DYNAMIC
 from pipemill_worker.pipelines.loading.refusal import Refusal
 from pipemill_worker.pipelines.packing.attention import attend
-from pipemill_worker.pipelines.packing.packing import _NAME as PACKED
+from pipemill_worker.pipelines.packing.packing import NAME as PACKED
 from pipemill_worker.pipelines.packing.stacks import STACKS
 from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings
 

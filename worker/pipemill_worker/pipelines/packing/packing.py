@@ -16,7 +16,7 @@ from pipemill_worker.pipelines.packing.stacks import STACKS
 from pipemill_worker.pipelines.settings import LoadedPipeline
 
 #: The name under which transformers knows the attention.
-_NAME: Final = "pipemill_packed"
+NAME: Final = "pipemill_packed"
 
 #: What may be asked for beside the last layer's output; it would come out packed.
 _ASKED: Final = ("output_attentions", "output_hidden_states")
@@ -69,10 +69,10 @@ class Packing:
 
 def _replace_attention(model: Any) -> Callable[[], None]:
     """Let a model call our attention; call what is returned to undo it."""
-    AttentionInterface.register(_NAME, attention.attend)
-    AttentionMaskInterface.register(_NAME, attention.mask)
+    AttentionInterface.register(NAME, attention.attend)
+    AttentionMaskInterface.register(NAME, attention.mask)
     before = model.config._attn_implementation  # noqa: SLF001 - there is no public way
-    model.set_attn_implementation(_NAME)
+    model.set_attn_implementation(NAME)
     return partial(model.set_attn_implementation, before)
 
 
