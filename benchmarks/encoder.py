@@ -63,7 +63,7 @@ class Here:
     def __init__(self, folder: Path):
         self._pipe = TRANSFORMERS.pipeline(TASK, model=str(folder), device="cpu")
         self._packed = TRANSFORMERS.pipeline(TASK, model=str(folder), device="cpu")
-        Packing(self._packed.model)
+        Packing(self._packed.model, every_token=True)
         self.direct: Side = lambda texts: [self._pipe(text) for text in texts]
         self.others: dict[str, Side] = {
             "pipeline(list, batch_size=16)": lambda texts: list(self._pipe(list(texts), batch_size=16)),

@@ -276,15 +276,48 @@ async def test_the_asynchronous_client_does_the_same(announced: str) -> None:
         assert (await client.queues())[0].totals["succeeded"] == 302
 
 
-async def test_more_jobs_can_be_awaited_than_a_pool_has_connections_by_itself(broker_url: str) -> None:
-    """200 waits at once all run until their own time is over; none is told that the broker is away."""
+async def test_hundreds_of_jobs_are_awaited_over_a_few_connections(broker_url: str) -> None:
+    """200 waits at once all run until their own time is over, on connections that don't grow with their number."""
     worker = RedisJobStore(broker_url, QUEUE)
     worker.announce(QueueInfo(name=QUEUE, task="text-classification", max_depth=1_000))
     worker.close()
-    async with AsyncClient(broker_url) as client:
-        jobs = await client.submit_many(QUEUE, [f"text {number}" for number in range(200)])
-        ends = await asyncio.gather(*(job.result(timeout=1) for job in jobs), return_exceptions=True)
+    with redis.Redis.from_url(broker_url) as broker:
+        before = len(broker.client_list())
+        async with AsyncClient(broker_url) as client:
+            jobs = await client.submit_many(QUEUE, [f"text {number}" for number in range(200)])
+            waits = [asyncio.create_task(job.result(timeout=1)) for job in jobs]
+            assert await asyncio.to_thread(
+                until, lambda: len(broker.pubsub_channels()) == len(jobs), "all have subscribed"
+            )
+            opened = len(broker.client_list()) - before
+            ends = await asyncio.gather(*waits, return_exceptions=True)
     assert {type(end) for end in ends} == {errors.ResultTimeout}
+    assert opened < 30
+
+
+async def test_two_who_wait_for_one_job_both_hear_of_it(announced: str) -> None:
+    """The first that leaves doesn't take the subscription with it."""
+    async with AsyncClient(announced) as client:
+        job = await client.submit(QUEUE, "good")
+        impatient = asyncio.create_task(job.result(timeout=0.2))
+        patient = asyncio.create_task(job.result(PATIENCE_SECONDS))
+        with pytest.raises(errors.ResultTimeout):
+            await impatient
+        with working(announced, len):
+            assert await patient == 4
+
+
+async def test_a_wait_outlives_its_subscription(announced: str) -> None:
+    """When the subscribed connection is cut, waits look for themselves, and the next ones subscribe anew."""
+    async with AsyncClient(announced) as client:
+        for word in ("good", "better"):
+            job = await client.submit(QUEUE, word)
+            waiting = asyncio.create_task(job.result(PATIENCE_SECONDS))
+            with redis.Redis.from_url(announced) as broker:
+                assert await asyncio.to_thread(until, broker.pubsub_channels, "the wait has subscribed")
+                broker.client_kill_filter(_type="pubsub")
+                with working(announced, len):
+                    assert await waiting == len(word)
 
 
 async def test_an_asynchronous_client_tells_of_a_broker_that_is_down() -> None:

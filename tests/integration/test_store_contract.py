@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -435,6 +436,17 @@ def test_reports_count_what_happened(rig: Rig) -> None:
     assert rig.producer.reports()[0].lanes == {}
 
 
+def test_a_patient_take_waits_for_jobs_and_takes_all_that_came(rig: Rig) -> None:
+    """It ends with the first job there is, or empty-handed when its time is over."""
+    worker = rig.worker()
+    assert worker.take(5, patience=0.01).jobs == []
+    later = threading.Timer(0.05, put, (rig, "a", "b"))
+    later.start()
+    came = ids(worker.take(5, patience=30.0))
+    later.join()
+    assert [*came, *ids(worker.take(5))] == ["a", "b"]
+
+
 def test_waiting_moves_a_job_within_reach_and_keeps_it_leased(rig: Rig) -> None:
     """An idle owner's wait loses nothing: what it moved is taken next, or comes back when the owner dies."""
     rig.worker().take(0)
@@ -548,6 +560,10 @@ def test_scripts_survive_a_server_that_forgot_them(kind: str, request: pytest.Fi
     worker = rig.worker()
     client.script_flush()
     (job,) = worker.take(1).jobs
+    client.script_flush()
+    put(rig, "patience")
+    client.script_flush()
+    assert ids(worker.take(1, patience=5.0)) == ["patience"]
     client.script_flush()
     assert worker.complete([succeed(job.field, "a")]) == [True]
     client.script_flush()

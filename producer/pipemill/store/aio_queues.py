@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from pipemill.protocol import names
 from pipemill.store import wire
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
+from pipemill.store.channels import Channels
 from pipemill.store.connection import Client, connect_async, script, translated
-from pipemill.store.queues import LOOK_AGAIN_SECONDS, SUBSCRIBED_SECONDS, wire_report
+from pipemill.store.queues import LOOK_AGAIN_SECONDS, wire_report
 from pipemill.store.redis_blobs import RedisBlobs
+
+#: Most waits that look at their job at the same time; each does so on a connection.
+GLANCES_AT_ONCE: Final = 16
 
 
 class AsyncRedisQueueStore:
@@ -21,6 +27,9 @@ class AsyncRedisQueueStore:
     def __init__(self, url: str, *, client: Client | None = None):
         self.url = url
         self._client = client if client is not None else connect_async(url)
+        self._channels = Channels(self._client)
+        #: However many wait, this many connections look how their jobs stand.
+        self._glancing = asyncio.Semaphore(GLANCES_AT_ONCE)
         self._blobs: RedisBlobs | None = None
         self._making_blobs = threading.Lock()
 
@@ -72,14 +81,18 @@ class AsyncRedisQueueStore:
         """What is known of a job once it has ended, or after ``timeout`` seconds; woken by the worker's publish."""
         deadline = time.monotonic() + timeout
         with translated(self.url):
-            async with self._client.pubsub() as channel:
-                await channel.subscribe(names.result_key(job_id))
-                await channel.get_message(timeout=SUBSCRIBED_SECONDS)
-                standing = (await self.standings([job_id]))[0]
+            async with self._channels.heard(names.result_key(job_id)) as ear:
+                standing = await self._glance(job_id)
                 while standing.result is None and standing.queue and (left := deadline - time.monotonic()) > 0:
-                    await channel.get_message(ignore_subscribe_messages=True, timeout=min(left, LOOK_AGAIN_SECONDS))
-                    standing = (await self.standings([job_id]))[0]
-        return standing
+                    published = await ear.next(min(left, LOOK_AGAIN_SECONDS))
+                    standing = wire.read_published(job_id, published) or await self._glance(job_id)
+        return standing if standing.result else (await self.standings([job_id]))[0]
+
+    async def _glance(self, job_id: str) -> Standing:
+        """What is known of a job but its position, which takes a second round trip."""
+        async with self._glancing:
+            document, record = await self._client.mget(wire.standing_keys([job_id]))
+        return wire.read_standing(job_id, document, record)[0]
 
     async def cancel(self, job_id: str) -> bool | None:
         """End a job as cancelled."""
@@ -104,4 +117,5 @@ class AsyncRedisQueueStore:
         """Close connections."""
         if self._blobs is not None:
             self._blobs.close()
+        await self._channels.close()
         await self._client.aclose()

@@ -193,8 +193,10 @@ class JobStore(Protocol):
         """Block until a job is within reach of ``take``, or for ``timeout`` seconds; whether one is."""
         ...
 
-    def take(self, n: int, held_elsewhere: int = 0) -> Taken:
+    def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0) -> Taken:
         """Lease up to ``n`` jobs, most urgent first; ``n = 0`` only extends the lease.
+
+        With ``patience``, ``wait`` for so many seconds comes first, in the same round trip.
 
         A job that was delivered before is leased first and alone, and only while nothing else is held: neither by this
         owner, nor by others of its process, of whose jobs ``held_elsewhere`` is the number.

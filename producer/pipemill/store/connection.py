@@ -60,9 +60,9 @@ def redacted(url: str) -> str:
     return parts._replace(netloc=f"{user}{host}", query=query).geturl()
 
 
-#: Connections of one asynchronous client: each job that is awaited holds one, and redis-py would stop at 100. The
-#: broker's own `maxclients` (10,000 unless set) is the bound that counts; `?max_connections=` in the URL sets another.
-MOST_WAITING: Final = 10_000
+#: Connections of one asynchronous client: each call on its way holds one, and redis-py would stop at 100. The broker's
+#: own `maxclients` (10,000 unless set) is the bound that counts; `?max_connections=` in the URL sets another.
+MOST_CALLS: Final = 10_000
 
 
 def connect(url: str) -> Client:
@@ -86,7 +86,7 @@ def connect_async(url: str) -> Client:
 
     try:
         return redis.asyncio.Redis.from_url(
-            url, retry=AsyncRetry(NoBackoff(), 0), max_connections=MOST_WAITING, **_options(url)
+            url, retry=AsyncRetry(NoBackoff(), 0), max_connections=MOST_CALLS, **_options(url)
         )
     except ValueError as error:
         raise _bad_url(url) from error
@@ -137,6 +137,10 @@ class Script:
             return client.execute_command("EVALSHA", self.digest, len(keys), *keys, *arguments)
         except NoScriptError:
             return client.execute_command("EVAL", self.source, len(keys), *keys, *arguments)
+
+    def add_to(self, pipe: Client, keys: Sequence[Any], arguments: Sequence[Any]) -> None:
+        """Let a pipeline run it, if the server knows it."""
+        pipe.execute_command("EVALSHA", self.digest, len(keys), *keys, *arguments)
 
     async def run_async(self, client: Client, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
         """``run`` for asyncio."""

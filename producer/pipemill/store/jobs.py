@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import orjson
+from redis.exceptions import NoScriptError
 
 from pipemill.errors import BrokerUnavailable
 from pipemill.protocol import Outcome, names, split_deliveries
@@ -53,6 +54,8 @@ class RedisJobStore:
         self._ttl = result_ttl_seconds
         self._lists = names.list_keys(queue)
         self._hash, self._inbox = names.lease_key(self.owner), names.inbox_key(self.owner)
+        #: From where to where a job moves that ends a wait.
+        self._wake = queue, self._inbox
         self._seen_cancelled = 0.0
         self._held: set[str] = set()
         self._reply_lost = False
@@ -66,7 +69,7 @@ class RedisJobStore:
     def wait(self, timeout: float) -> bool:
         """Block until the most urgent list has a job, which moves to our inbox, or for ``timeout`` seconds."""
         with self._open():
-            return self._client.blmove(self.queue, self._inbox, timeout, "RIGHT", "LEFT") is not None
+            return self._client.blmove(*self._wake, timeout, "RIGHT", "LEFT") is not None
 
     @contextmanager
     def _open(self) -> Iterator[None]:
@@ -77,8 +80,8 @@ class RedisJobStore:
         with translated(self.url):
             yield
 
-    def take(self, n: int, held_elsewhere: int = 0) -> Taken:
-        """Lease up to ``n`` jobs (``TAKE_AT_MOST`` in one call)."""
+    def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0) -> Taken:
+        """Lease up to ``n`` jobs (``TAKE_AT_MOST`` in one call), after waiting for the first."""
         if self._reply_lost:
             self._recover()
         keys = [
@@ -95,7 +98,7 @@ class RedisJobStore:
         arguments.append(held_elsewhere)
         self._reply_lost = True
         with self._open():
-            clock, stood, blocked, cancelled, flat = script("take").run(self._client, keys, arguments)
+            clock, stood, blocked, cancelled, flat = self._run_take(keys, arguments, patience)
         self._reply_lost = False
         if not stood:
             self._held.clear()
@@ -103,6 +106,17 @@ class RedisJobStore:
         self._held.update(job.field for job in jobs)
         now = float(clock)
         return Taken(jobs, now, stood == 1, blocked == 1, self._note_cancelled(cancelled, now))
+
+    def _run_take(self, keys: Sequence[Any], arguments: Sequence[Any], patience: float) -> Any:
+        """Run ``take.lua``; with patience, the server does so once it has moved a job to our inbox, or has waited."""
+        take = script("take")
+        if patience:
+            with self._client.pipeline(transaction=False) as pipe:
+                pipe.blmove(*self._wake, patience, "RIGHT", "LEFT")
+                take.add_to(pipe, keys, arguments)
+                with suppress(NoScriptError):
+                    return pipe.execute()[1]
+        return take.run(self._client, keys, arguments)
 
     def _recover(self) -> None:
         """Give back what a lost reply left in our lease: the server thinks it is ours, and we never saw it."""

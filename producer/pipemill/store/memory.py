@@ -124,8 +124,10 @@ class MemoryJobStore:
         with self._broker.changed:
             return self._broker.changed.wait_for(lambda: any(self._queue.lists), timeout)
 
-    def take(self, n: int, held_elsewhere: int = 0) -> Taken:
-        """Lease up to ``n`` jobs."""
+    def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0) -> Taken:
+        """Lease up to ``n`` jobs, after waiting for the first."""
+        if patience:
+            self.wait(patience)
         with self._broker.changed:
             now, queue = self._broker.now(), self._queue
             stood = self.owner in self._broker.leases

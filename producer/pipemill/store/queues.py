@@ -14,6 +14,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from pipemill.protocol import names
 from pipemill.store import wire
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
+from pipemill.store.channels import SUBSCRIBED_SECONDS
 from pipemill.store.connection import Client, connect, script, translated
 from pipemill.store.redis_blobs import RedisBlobs
 
@@ -21,8 +22,6 @@ from pipemill.store.redis_blobs import RedisBlobs
 LOOK_AGAIN_SECONDS: Final = 1.0
 #: Subscriptions kept between waits; each is a connection.
 IDLE_CHANNELS_KEPT: Final = 8
-#: How long the server may take to confirm a subscription, in seconds.
-SUBSCRIBED_SECONDS: Final = 5.0
 
 
 class RedisQueueStore:

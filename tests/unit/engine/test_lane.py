@@ -70,6 +70,62 @@ def test_what_is_late_runs_where_nothing_else_waits() -> None:
     assert names(mine.next_batch(nobody)[0]) == ["late"]
 
 
+def overloaded() -> Lane:
+    """A lane whose passes take a second, and which has just found that some of its jobs would be late."""
+    mine = lane(curve=FLAT)
+    mine.add([entry("late", expires=mine.now() + 0.5), entry("good", expires=mine.now() + 60)])
+    mine.running, _ = mine.next_batch(nobody)
+    return mine
+
+
+def test_under_overload_late_jobs_are_not_even_prepared() -> None:
+    """Those that would be late behind the pass that runs are put aside, where they end once they are over."""
+    mine = overloaded()
+    late, soon = (entry(name, expires=mine.now() + left).work for name, left in (("x", 2.5), ("y", 5.0)))
+    assert mine.note_taken([late, soon]) == [soon]
+    assert (mine.aside, mine.preparing) == ([late], 1)
+    late.job.expires = mine.now() - 1
+    _, ends = mine.next_batch(nobody)
+    assert [(end.work, end.outcome) for end in ends] == [(late, Outcome.EXPIRED)]
+    assert mine.aside == []
+
+
+def test_what_was_put_aside_is_prepared_once_nothing_else_is_there() -> None:
+    """The device is free: they may still start before their deadline."""
+    mine = overloaded()
+    works = [entry("x", expires=mine.now() + 1).work, entry("y", expires=mine.now() + 60).work]
+    mine.note_taken(works)
+    mine.take_up()
+    assert mine.to_prepare.empty()
+    mine.note_prepared([], 0.0)
+    mine.take_up()
+    assert mine.to_prepare.get_nowait() == [works[0]]
+    assert (mine.aside, mine.preparing) == ([], 1)
+
+
+def test_without_overload_nothing_is_put_aside() -> None:
+    """However little time a job has, it is prepared: nobody else wants the device."""
+    mine = lane(curve=FLAT)
+    works = [entry("x", expires=mine.now() + 0.1).work]
+    assert mine.note_taken(works) == works
+
+
+def test_late_jobs_leave_room_for_others() -> None:
+    """A lane holds more for each that gave way, so that those in time are found behind them, up to its bound."""
+    mine = lane(prefetch=4, curve=FLAT)
+    entries = [entry("late", expires=mine.now() + 0.5), entry("good", expires=mine.now() + 60)]
+    mine.hold([each.work for each in entries])
+    mine.add(entries)
+    assert mine.room() == 2
+    wide = lane(BatchLimits(max_items=1, max_cost=1_000, max_amplification=1.0), adaptive=True, curve=FLAT)
+    entries = [entry(name, expires=wide.now() + left) for name, left in (("a", 0.5), ("b", 0.5), ("c", 60.0))]
+    wide.hold([each.work for each in entries])
+    wide.add(entries)
+    before = wide.room()
+    wide.next_batch(nobody)
+    assert (before, wide.room()) == (0, 1)
+
+
 def test_what_is_over_ends_wherever_it_stands_in_the_pool() -> None:
     """Expired, cancelled and revoked jobs leave the pool with every batch, though none of them is next."""
     mine = lane(BatchLimits(max_items=1, max_cost=1_000, max_amplification=1.0))

@@ -143,7 +143,7 @@ def test_chunks_are_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInput, match="over 4096 forward passes"):
         runner.prepare("river", {"candidate_labels": ["a"]})
     assert len(drawn) == MAX_ITEMS + 1
-    monkeypatch.setattr("pipemill_worker.pipelines.runner.MAX_JOB_BYTES", 100)
+    monkeypatch.setattr("pipemill_worker.pipelines.limits.MAX_JOB_BYTES", 100)
     with pytest.raises(InvalidInput, match="over 100 bytes"):
         runner.prepare("river", {"candidate_labels": ["a"]})
 

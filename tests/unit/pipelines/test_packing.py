@@ -180,6 +180,64 @@ def test_what_is_undone_is_as_before(model_type: str) -> None:
     assert model.config._attn_implementation == attention
 
 
+def attended(model: Any) -> list[tuple[int, ...]]:
+    """Rows and tokens that the last layer of each pass goes on with once they have attended."""
+    seen: list[tuple[int, ...]] = []
+    stack = STACKS[model.config.model_type]
+    last = model.base_model.get_submodule(stack.layers).layer[-1].get_submodule(stack.attended)
+    last.register_forward_hook(lambda _, __, output: seen.append(tuple(output.shape[:2])))
+    return seen
+
+
+def logits(model: Any, inputs: dict[str, torch.Tensor], **asked: bool) -> torch.Tensor:
+    """The scores of each row."""
+    with torch.inference_mode():
+        scores: torch.Tensor = model(**inputs, **asked).logits
+    return scores
+
+
+@pytest.mark.parametrize("model_type", [name for name, stack in STACKS.items() if stack.attended])
+def test_a_classification_finishes_first_tokens_only(model_type: str) -> None:
+    """The last layer ends with each row's first token; scores are those of the model as it was, together and alone."""
+    model = tiny_pipeline("text-classification", model_type, wordpiece_tokenizer()).model
+    batches = [batch(), batch((5, 5)), batch((6,))]
+    expected = [logits(model, inputs) for inputs in batches]
+    Packing(model)
+    seen = attended(model)
+    for inputs, scores in zip(batches, expected, strict=True):
+        assert (logits(model, inputs) - scores).abs().max() < 1e-5
+    assert seen == [(1, len(LENGTHS)), (2, 1), (1, 1)]
+
+
+def test_first_tokens_are_found_behind_padding_on_the_left() -> None:
+    """A row's first token is its own, wherever the row stands in the batch."""
+    model = tiny_pipeline("text-classification").model
+    inputs = {name: value.flip(1) for name, value in batch().items()}
+    inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    expected = [
+        logits(model, {name: value[row : row + 1, -length:] for name, value in inputs.items()})
+        for row, length in enumerate(LENGTHS)
+    ]
+    Packing(model)
+    assert (logits(model, inputs) - torch.cat(expected)).abs().max() < 1e-5
+
+
+def test_other_heads_and_hand_made_passes_get_every_token() -> None:
+    """Where each token is read, or each layer's output is asked for, or we are told so, no token is left out."""
+    tokens = tiny_pipeline("token-classification").model
+    told = tiny_pipeline("text-classification").model
+    asked = tiny_pipeline("text-classification").model
+    Packing(tokens)
+    Packing(told, every_token=True)
+    Packing(asked)
+    seen = [attended(model) for model in (tokens, told, asked)]
+    logits(tokens, batch())
+    logits(told, batch())
+    logits(asked, batch(), output_hidden_states=True)
+    everything = [(1, sum(LENGTHS))]
+    assert seen == [everything, everything, [(len(LENGTHS), max(LENGTHS))]]
+
+
 def test_mpnets_bias_is_that_of_the_longest_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """A packed pass computes the bias by distance for its longest row, not for all its tokens."""
     model = model_of("mpnet")

@@ -36,9 +36,12 @@ class Forward:
     def _next_lane(self) -> Lane | None:
         """A lane with waiting items; lanes take turns."""
         waiting = next((lane for lane in self._lanes if lane.pool), None)
-        if waiting is not None:
-            self._lanes.remove(waiting)
-            self._lanes.append(waiting)
+        if waiting is None:
+            for lane in self._lanes:
+                lane.take_up()
+            return None
+        self._lanes.remove(waiting)
+        self._lanes.append(waiting)
         return waiting
 
     def _run_lane(self, lane: Lane) -> None:

@@ -39,24 +39,30 @@ class Intake:
 
     def _step(self) -> None:
         """Take what is there, once something is there or a little time has passed."""
-        lane = self._lane
-        came = self._drained and lane.store.wait(IDLE_SECONDS)
+        lane, patience = self._lane, IDLE_SECONDS if self._drained else 0.0
+        if patience and not self._wiring.gate.may_linger:
+            came, patience = lane.store.wait(patience), 0.0
+        else:
+            came = patience > 0
         # What came within reach is ours, even if the lane was paused meanwhile.
         room = max(lane.room(), int(came))
-        took = self._take(room)
+        took = self._take(room, patience)
         self._drained = took is not None and took < min(room, lane.limits.max_items)
         if took is None:
             # A job that was delivered before is held, or its turn is next.
             self._wiring.stopping.wait(SUSPECT_SECONDS)
 
-    def _take(self, n: int) -> int | None:
-        """Take up to ``n`` jobs and pass them on; how many there were, None if it isn't this lane's turn."""
+    def _take(self, n: int, patience: float) -> int | None:
+        """Take up to ``n`` jobs, as soon as there are some within ``patience`` seconds, and pass them on.
+
+        How many there were; None if it isn't this lane's turn.
+        """
         lane, gate = self._lane, self._wiring.gate
         with gate.taking:
             if not gate.may_take(lane):
                 return None
             held = list(lane.held.values())
-            taken = lane.store.take(n, gate.held_elsewhere(lane))
+            taken = lane.store.take(n, gate.held_elsewhere(lane), patience=patience)
             gate.note(lane, blocked=taken.blocked)
             if not taken.stood:
                 lane.lose(held)
@@ -82,9 +88,11 @@ class Intake:
         alive = self._with_payloads([work for work in works if not work.ended], ends)
         if ends:
             lane.to_end.put(ends)
-        lane.note_taken(alive)
-        for part in _shares(alive, self._wiring.settings.preprocess_threads):
+        soon = lane.note_taken(alive)
+        for part in _shares(soon, self._wiring.settings.preprocess_threads):
             lane.to_prepare.put(part)
+        if len(soon) < len(alive):
+            self._wiring.ready[lane.device].set()  # Maybe the device is free for them after all.
 
     def _read(self, leased: Leased) -> tuple[Work, End | None]:
         """Read one message; a job that can't start has its end with it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -18,6 +19,7 @@ from pipemill_worker.engine.gauges import Gauges
 from pipemill_worker.engine.work import End, Entry, Work
 from pipemill_worker.policy.batching import BatchLimits, compose, padded_cost
 from pipemill_worker.policy.curve import CostModel, Curve
+from pipemill_worker.policy.deadlines import in_time
 from pipemill_worker.policy.lookahead import jobs_ahead
 from pipemill_worker.policy.waiting import Arrivals, wait_seconds
 from pipemill_worker.seams import PipelineRunner
@@ -27,7 +29,7 @@ log = logging.getLogger("pipemill.engine")
 #: Ids of cancelled jobs kept, so that a flood of cancels can't grow a worker.
 CANCELLED_KEPT: Final = 100_000
 #: How much longer than predicted an answer may take before its job is late: where some give way, others are in time.
-LATE_MARGIN: Final = 1.5
+LATE_MARGIN: Final = 2.0
 
 
 def _forget(_: int) -> None:
@@ -79,6 +81,14 @@ class Lane:
         self.to_end: queue.SimpleQueue[list[End] | None] = queue.SimpleQueue()
         #: Jobs that were taken and aren't prepared yet.
         self.preparing = 0
+        #: Jobs that will hardly be answered in time: not prepared as long as the device has others.
+        self.aside: list[Work] = []
+        #: Jobs in the pool that gave way when the last batch was composed.
+        self._gave_way = 0
+        #: How long before its deadline a job must be ready for the next batch, in seconds; 0 while nobody is late.
+        self._notice = 0.0
+        #: When the batch that runs will have ended, in seconds of the monotonic clock.
+        self._busy_until = 0.0
         self.gauges = Gauges()
         self.model = CostModel(curve)
         self._keep_ceiling = keep_ceiling
@@ -114,7 +124,9 @@ class Lane:
     def room(self) -> int:
         """How many more jobs may be leased."""
         with self.changed:
-            return 0 if self.paused else max(self.window() - len(self.held), 0)
+            useless = len(self.aside) + self._gave_way
+            room = min(self.window() + useless, self.prefetch) - len(self.held)
+            return 0 if self.paused else max(room, 0)
 
     @property
     def holds_suspect(self) -> bool:
@@ -151,6 +163,7 @@ class Lane:
                 work.ended = True
                 del self.held[work.field]
             self.pool = [entry for entry in self.pool if not entry.work.ended]
+            self.aside = [work for work in self.aside if not work.ended]
             self.changed.notify_all()
         if lost:
             text = "queue %s: the lease ran out; %d jobs are others' now"
@@ -165,11 +178,25 @@ class Lane:
 
     # -- preparing
 
-    def note_taken(self, works: Sequence[Work]) -> None:
-        """Jobs came, and are about to be prepared."""
+    def note_taken(self, works: Sequence[Work]) -> list[Work]:
+        """Jobs came; those of them to prepare now. The others are put aside: they would be late."""
         with self.changed:
-            self.preparing += len(works)
-            self._arrivals.note(time.monotonic(), len(works))
+            now = time.monotonic()
+            self._arrivals.note(now, len(works))
+            ready_at = self.now() + self._notice + (max(self._busy_until - now, 0.0) if self.running else 0.0)
+            late = self._notice > 0
+            soon = [work for work in works if not late or (work.job.expires or ready_at) >= ready_at]
+            self.aside += [work for work in works if work not in soon]
+            self.preparing += len(soon)
+            return soon
+
+    def take_up(self) -> None:
+        """The device is free: prepare what was put aside, unless others are about to be ready."""
+        with self.changed:
+            if self.aside and not self.preparing:
+                self.preparing += len(self.aside)
+                self.to_prepare.put(self.aside)
+                self.aside = []
 
     def note_prepared(self, entries: Sequence[Entry], seconds: float) -> None:
         """A job was prepared, with these items; or none, because it ended."""
@@ -198,34 +225,48 @@ class Lane:
         """Compose the next batch from the pool and take it out; with it, the ends of those whose time is over."""
         with self.changed:
             ends = self._drop(is_revoked)
-            waiting = self._in_time() or self.pool
-            batch = [waiting[index] for index in compose(waiting, self.limits)]
+            waiting, limits = self._in_time()
+            batch = [waiting[index] for index in compose(waiting, limits)]
             taken = set(map(id, batch))
             self.pool = [entry for entry in self.pool if id(entry) not in taken]
+            cost = padded_cost([entry.cost for entry in batch], packed=limits.packed) if batch else 0
+            self._busy_until = time.monotonic() + self.model.seconds(cost)
             return batch, ends
 
     def _drop(self, is_revoked: Callable[[str], bool]) -> list[End]:
-        """Take out of the pool what was cancelled or has expired, or ended otherwise."""
+        """Take out of the pool, and of what was put aside, what was cancelled or has expired, or ended otherwise."""
         ends: list[End] = []
-        keep: list[Entry] = []
-        for entry in self.pool:
-            if entry.work.ended:
-                continue
-            end = self.untimely(entry.work, is_revoked)
-            if end is None:
-                keep.append(entry)
-            else:
+
+        def stays(work: Work) -> bool:
+            if not work.ended and (end := self.untimely(work, is_revoked)) is not None:
                 ends.append(end)
-        self.pool = keep
+            return not work.ended
+
+        self.pool = [entry for entry in self.pool if stays(entry.work)]
+        self.aside = [work for work in self.aside if stays(work)]
         return ends
 
-    def _in_time(self) -> list[Entry]:
-        """The items that can be answered before their deadline; the others give way, until it is over."""
+    def _in_time(self) -> tuple[list[Entry], BatchLimits]:
+        """The items that can be answered before their deadline, if any, and the limits of a pass that can."""
+        self._gave_way, self._notice = 0, 0.0
         if all(entry.work.job.expires is None for entry in self.pool):
-            return self.pool
-        cost = min(sum(entry.cost for entry in self.pool), self.limits.max_cost)
-        over = self.now() + LATE_MARGIN * (self.model.seconds(cost) + self.gauges.lag_seconds)
-        return [entry for entry in self.pool if entry.work.started or (entry.work.job.expires or over) >= over]
+            return self.pool, self.limits
+        now = self.now()
+        lefts = [
+            math.inf if entry.work.started or entry.work.job.expires is None else entry.work.job.expires - now
+            for entry in self.pool
+        ]
+        chosen, cost = in_time([entry.cost for entry in self.pool], lefts, self.limits.max_cost, self._answered_in)
+        if len(chosen) == len(self.pool):
+            return self.pool, self.limits
+        waiting = [self.pool[index] for index in chosen]
+        self._gave_way = len({entry.work.field for entry in self.pool} - {entry.work.field for entry in waiting})
+        self._notice = self._answered_in(cost)
+        return (waiting, replace(self.limits, max_cost=cost)) if waiting else (self.pool, self.limits)
+
+    def _answered_in(self, cost: float) -> float:
+        """In how many seconds the answers of a pass of this cost will be stored, with a margin."""
+        return LATE_MARGIN * (self.model.seconds(cost) + self.gauges.lag_seconds)
 
     def wait_seconds(self) -> float:
         """How long the free device should wait for more items; 0 if a batch should run now."""

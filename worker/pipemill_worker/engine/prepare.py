@@ -45,10 +45,9 @@ class Preparer:
             if entries and (not lane.pool or len(entries) >= HAND_OVER):
                 self._hand_over(entries)
                 entries = []
-        if entries:
-            self._hand_over(entries)
         if ends:
             lane.to_end.put(ends)
+        self._hand_over(entries)
 
     def _prepare(self, work: Work) -> list[Entry] | End | None:
         """A job's items, or its end if it can't have any; ``None`` when the engine stops before it is prepared."""

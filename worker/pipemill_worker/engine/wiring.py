@@ -44,6 +44,8 @@ class Gate:
     def __init__(self, lanes: Sequence[Lane]):
         self.taking = threading.Lock()
         self._lanes = lanes
+        #: Whether an intake may wait for jobs as part of taking them: no other waits for its turn then.
+        self.may_linger = len(lanes) == 1
         #: Lanes whose queue has such a job next, which waits until nothing is held.
         self._waiting: set[str] = set()
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from pipemill.errors import InputTooLong, InvalidParameter
+from pipemill.errors import InputTooLong, InvalidInput, InvalidParameter
 
 #: What transformers' models call their table of positions.
 _POSITION_TABLES: Final = frozenset({"embed_positions", "position_embedding", "position_embeddings", "wpe"})
@@ -36,6 +36,9 @@ _CUTTING: Final[Mapping[str, str]] = {
 
 #: Rows that one job may put through the model: its texts, times their labels or their chunks.
 MAX_ITEMS: Final = 4096
+
+#: Bytes of one job's model inputs: an hour of sound has half of it as samples or as features.
+MAX_JOB_BYTES: Final = 536_870_912
 
 #: Tokens of a text that a model without a table of positions takes, unless it was made for more: it would take any
 #: number, but its attention's time and memory go by their square.
@@ -164,3 +167,34 @@ def check_generation(prompt: int, limit: int | None, settings: Mapping[str, Any]
             f"the prompt has {prompt} tokens and may grow by {new}, the model takes at most {limit}:"
             f' pass {{"max_new_tokens": {room}}} or less, or shorten the prompt'
         )
+
+
+class Allowance:
+    """What a job may still put through the model."""
+
+    def __init__(self) -> None:
+        self._items = MAX_ITEMS
+        self._bytes = MAX_JOB_BYTES
+        self._seen: set[int] = set()
+
+    def after(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        """Count a chunk, and give it back.
+
+        Raises
+        ------
+        InvalidInput
+            When there are too many, or they are too large together.
+
+        """
+        self._items -= 1
+        for value in chunk.values():
+            if isinstance(value, torch.Tensor) and value.data_ptr() not in self._seen:  # Labels share their image.
+                self._seen.add(value.data_ptr())
+                self._bytes -= value.nbytes
+        if self._items < 0:
+            raise InvalidInput(f"the job has over {MAX_ITEMS} forward passes: split it into several jobs")
+        if self._bytes < 0:
+            raise InvalidInput(
+                f"the job's model inputs have over {MAX_JOB_BYTES} bytes: split it, or let its chunks overlap by less"
+            )
+        return chunk

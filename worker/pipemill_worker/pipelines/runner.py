@@ -23,7 +23,7 @@ from pipemill_worker.pipelines.grouping import group_key, sharing_rule
 from pipemill_worker.pipelines.inputs import check_inputs, shorten
 from pipemill_worker.pipelines.inputs.media import opened
 from pipemill_worker.pipelines.limits import (
-    MAX_ITEMS,
+    Allowance,
     check_answer,
     check_generation,
     check_tokens,
@@ -40,9 +40,6 @@ from pipemill_worker.pipelines.staged import Plan, Stages, StagesPerThread
 from pipemill_worker.pipelines.warming import SelfCheck, warm_up
 from pipemill_worker.policy.calibration import Bounds, Calibration
 from pipemill_worker.seams import Item, Prepared
-
-#: Bytes of one job's model inputs: an hour of sound has half of it as samples or as features.
-MAX_JOB_BYTES: Final = 536_870_912
 
 #: Numbers of an image or a sound that cost about as much as a token: the 16 × 16 × 3 of a vision transformer's patch.
 NUMBERS_PER_TOKEN: Final = 768
@@ -90,7 +87,7 @@ class TransformersRunner:
         self._rule = sharing_rule(self.task, pipe)
         packs = settings.batch.packing and self._rule.sharing is Sharing.PADDED and can_pack(self.task, pipe)
         packs = packs and (not settings.compile or compiles_layers(pipe.model))
-        self._packing = Packing(pipe.model) if packs else None
+        self._packing = self._pack() if packs else None
         self._generates = self._task_rule.generates and pipe.model.can_generate()
         reads_and_writes = self._generates and pipe.model.config.is_encoder_decoder
         #: The most tokens in a row; ``None`` if the model has no such bound.
@@ -185,6 +182,11 @@ class TransformersRunner:
             self._packing.undo()
             self._packing = None
 
+    def _pack(self) -> Packing:
+        # A product of other sizes is rounded otherwise, which shows in coarse numbers; compiled layers stay as is.
+        settings, fine = self._settings, self.pipe.model.dtype is torch.float32
+        return Packing(self.pipe.model, every_token=settings.compile or settings.quantisation is not None or not fine)
+
     @contextlib.contextmanager
     def padding(self) -> Iterator[None]:
         """Pad rows meanwhile, instead of laying them end to end."""
@@ -196,7 +198,7 @@ class TransformersRunner:
             yield
         finally:
             if packing is not None:
-                self._packing = Packing(self.pipe.model)
+                self._packing = self._pack()
 
     def warm_up(self) -> None:
         """Run jobs of several lengths through all stages, alone and together; share less if the answers differ.
@@ -258,7 +260,7 @@ class TransformersRunner:
                 payload = Payload(inputs={}, length=0, forward=plan.forward, raw=(inputs, plan.preprocess))
                 yield [Item(None, 1, payload)]
             return
-        left = _Left()
+        left = Allowance()
         try:
             for chunks in stages.preprocess(plan):
                 yield [self._item(stages, plan, left.after(chunk)) for chunk in chunks]
@@ -336,37 +338,6 @@ class TransformersRunner:
             for name in generating.SEQUENCES & row.keys():
                 row[name] = generating.trim(row[name], 1 if decodes else payload.length, ends)
         return rows
-
-
-class _Left:
-    """What a job may still put through the model."""
-
-    def __init__(self) -> None:
-        self._items = MAX_ITEMS
-        self._bytes = MAX_JOB_BYTES
-        self._seen: set[int] = set()
-
-    def after(self, chunk: dict[str, Any]) -> dict[str, Any]:
-        """Count a chunk, and give it back.
-
-        Raises
-        ------
-        InvalidInput
-            When there are too many, or they are too large together.
-
-        """
-        self._items -= 1
-        for value in chunk.values():
-            if isinstance(value, torch.Tensor) and value.data_ptr() not in self._seen:  # Labels share their image.
-                self._seen.add(value.data_ptr())
-                self._bytes -= value.nbytes
-        if self._items < 0:
-            raise InvalidInput(f"the job has over {MAX_ITEMS} forward passes: split it into several jobs")
-        if self._bytes < 0:
-            raise InvalidInput(
-                f"the job's model inputs have over {MAX_JOB_BYTES} bytes: split it, or let its chunks overlap by less"
-            )
-        return chunk
 
 
 def has_chat_template(pipe: LoadedPipeline) -> bool:

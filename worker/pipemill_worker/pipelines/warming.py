@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -32,6 +33,10 @@ class Checked(Protocol):
     @property
     def sharing(self) -> Sharing:
         """How items share a forward pass."""
+        ...
+
+    def padding(self) -> AbstractContextManager[None]:
+        """Pad rows meanwhile, instead of laying them end to end."""
         ...
 
     def share_less(self) -> None:
@@ -88,7 +93,8 @@ def warm_up(  # noqa: PLR0913 - each is a part of the check
 
     """
     meant = runner.sharing
-    alone = _run_alone(queue, model, runner, jobs, guessed=guessed)
+    with runner.padding():  # As the pipeline itself would: packing may shorten even a lone row's way.
+        alone = _run_alone(queue, model, runner, jobs, guessed=guessed)
     first: float | None = None
     while len(alone) < _FEWEST and runner.sharing in {Sharing.PACKED, Sharing.PADDED}:
         runner.share_less()  # Nothing is proven; equal shapes are safe.

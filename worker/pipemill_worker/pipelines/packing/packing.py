@@ -43,14 +43,19 @@ def can_pack(task: str, pipe: LoadedPipeline) -> bool:
 
 
 class Packing:
-    """A model's encoder, packed from now on until ``undo``."""
+    """A model's encoder, packed from now on until ``undo``.
 
-    def __init__(self, model: Any) -> None:
+    Where nothing but each row's first token is read of the last layer (a classification), the layer computes the others
+    only as far as the first attends to them; not with ``every_token``.
+    """
+
+    def __init__(self, model: Any, *, every_token: bool = False) -> None:
         base = model.base_model
         stack = STACKS[model.config.model_type]
         first, last = stack.ends(base)
+        attended = None if every_token else stack.last_attended(model)
         self._hooks = [
-            base.register_forward_pre_hook(_begin, with_kwargs=True),
+            base.register_forward_pre_hook(partial(_begin, first_only=attended is not None), with_kwargs=True),
             first.register_forward_pre_hook(_pack, with_kwargs=True),
             last.register_forward_hook(_unpack),
             base.register_forward_hook(_end, always_call=True),
@@ -58,6 +63,8 @@ class Packing:
         rotary = getattr(base, stack.rotary, None) if stack.rotary else None
         if rotary is not None:
             self._hooks.append(rotary.register_forward_hook(_pack_positions))
+        if attended is not None:
+            self._hooks.append(attended.register_forward_hook(_keep_first))
         self._restore_attention = (stack.adapt or _replace_attention)(model)
 
     def undo(self) -> None:
@@ -76,14 +83,16 @@ def _replace_attention(model: Any) -> Callable[[], None]:
     return partial(model.set_attn_implementation, before)
 
 
-def _begin(base: Any, _: Any, named: Mapping[str, Any]) -> None:
+def _begin(base: Any, _: Any, named: Mapping[str, Any], *, first_only: bool) -> None:
     given = {name: named.get(name) for name in _ASKED}
     asked = any(getattr(base.config, name, False) if value is None else value for name, value in given.items())
     current.rows = None if asked else rows_to_pack(named.get("attention_mask"))
+    current.first_only = first_only and not asked
 
 
 def _end(*_: Any) -> None:
     current.rows = None
+    current.first_only = False
 
 
 def _pack(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -101,14 +110,28 @@ def _pack_positions(_: Any, __: Any, tables: tuple[torch.Tensor, ...]) -> tuple[
     return tables if rows is None else tuple(rows.pack_positions(table) for table in tables)
 
 
+def _keep_first(_: Any, __: Any, hidden_states: torch.Tensor) -> torch.Tensor:
+    """Each row's first token: ``[rows, 1, size]``, or packed ``[1, rows, size]``."""
+    if not current.first_only:
+        return hidden_states
+    rows = current.rows
+    return hidden_states[:, :1] if rows is None else hidden_states.index_select(1, rows.bounds[:-1])
+
+
 def _unpack(_: Any, __: Any, outputs: Any) -> Any:
-    """The hidden states, which come first, padded as they came."""
+    """The hidden states, which come first, padded as they came; or each row's first token."""
     rows = current.rows
     if rows is None:
         return outputs
+    unpack = _unpack_first if current.first_only else rows.unpack
     if isinstance(outputs, torch.Tensor):
-        return rows.unpack(outputs)
+        return unpack(outputs)
     if isinstance(outputs, tuple):
-        return (rows.unpack(outputs[0]), *outputs[1:])
-    outputs["last_hidden_state"] = rows.unpack(outputs["last_hidden_state"])
+        return (unpack(outputs[0]), *outputs[1:])
+    outputs["last_hidden_state"] = unpack(outputs["last_hidden_state"])
     return outputs
+
+
+def _unpack_first(packed: torch.Tensor) -> torch.Tensor:
+    """``[1, rows, …]`` to ``[rows, 1, …]``."""
+    return packed.transpose(0, 1)

@@ -69,6 +69,8 @@ class _Pass(threading.local):
 
     #: Its rows while they are laid end to end; else ``None``.
     rows: Rows | None = None
+    #: Whether of the last layer's output only each row's first token is read.
+    first_only: bool = False
 
 
 #: The attention is a function that only transformers calls, so what it needs to know lies here.

@@ -24,38 +24,52 @@ class Stack:
     attention: str = "sdpa"
     #: What lets a model's attention see each row alone, and returns how to undo it; ``None``: transformers' interface.
     adapt: Callable[[Any], Callable[[], None]] | None = None
+    #: The module of a layer whose output is all that the rest of the layer sees of a token; "" where there is none.
+    attended: str = ""
 
     def ends(self, base: nn.Module) -> tuple[nn.Module, nn.Module]:
         """The module whose input is to be packed, and the one whose output is to be unpacked."""
         layers = base.get_submodule(self.layers)
         return (layers[0], layers[-1]) if isinstance(layers, nn.ModuleList) else (layers, layers)
 
+    def last_attended(self, model: Any) -> nn.Module | None:
+        """The module behind which the last layer needs each row's first token only; ``None`` if all are read."""
+        if not self.attended or not type(model).__name__.endswith(_FIRST_READERS):
+            return None
+        last: nn.Module = model.base_model.get_submodule(self.layers).layer[-1]
+        return last.get_submodule(self.attended)
+
+
+#: How the classes of models are called whose heads look at a row's first token, in the architectures that say how a
+#: layer is ``attended``.
+_FIRST_READERS: Final = "ForSequenceClassification"
 
 _ADDED: Final = Stack(layers="encoder")
+_BERT: Final = Stack(layers="encoder", attended="attention.output")
 _ROTATED: Final = Stack(layers="layers", rotary="rotary_emb")
 
 #: By model type. All see both sides, and no layer looks at a neighbour but by attention.
 STACKS: Final[Mapping[str, Stack]] = MappingProxyType(
     {
         "albert": _ADDED,
-        "bert": _ADDED,
-        "camembert": _ADDED,
-        "data2vec-text": _ADDED,
-        "distilbert": Stack(layers="transformer"),
-        "electra": _ADDED,
-        "ernie": _ADDED,
-        "esm": Stack(layers="encoder", rotary="rotary_embeddings"),
+        "bert": _BERT,
+        "camembert": _BERT,
+        "data2vec-text": _BERT,
+        "distilbert": Stack(layers="transformer", attended="sa_layer_norm"),
+        "electra": _BERT,
+        "ernie": _BERT,
+        "esm": Stack(layers="encoder", rotary="rotary_embeddings", attended="attention.output"),
         "eurobert": _ROTATED,
         "gte": _ROTATED,
         "jina_embeddings_v3": _ROTATED,
         "mobilebert": _ADDED,
         "modernbert": _ROTATED,
-        "mpnet": Stack(layers="encoder", attention="eager", adapt=mpnet.adapt),
+        "mpnet": Stack(layers="encoder", attention="eager", adapt=mpnet.adapt, attended="attention.LayerNorm"),
         "nomic_bert": _ROTATED,
-        "roberta": _ADDED,
-        "roberta-prelayernorm": _ADDED,
+        "roberta": _BERT,
+        "roberta-prelayernorm": _BERT,
         "ultrabert": _ROTATED,
-        "xlm-roberta": _ADDED,
-        "xlm-roberta-xl": _ADDED,
+        "xlm-roberta": _BERT,
+        "xlm-roberta-xl": _BERT,
     }
 )
