@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipemill.protocol import decode_message, encode_arguments, encode_message, 
 from pipemill.store.base import Submission
 from pipemill.store.memory import MemoryJobStore
 from pipemill_worker.engine.work import Work
+from pipemill_worker.policy.curve import CostModel, Point
 from pipemill_worker.seams import Item
 from tests.helpers import until
 from tests.unit.engine.rig import QUEUE, Outage, Rig, Runner
@@ -141,6 +143,28 @@ def test_expired_jobs_are_dropped_when_a_batch_is_composed(rig: Rig) -> None:
             rig.result(late).get()
     assert ["late"] not in rig.runner.batches
     assert rig.standing(first).result is not None
+
+
+def test_late_jobs_run_once_nothing_else_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under overload those that would be late give way, or aren't even prepared; when the device is free, they run."""
+    turns = threading.Semaphore(0)
+    monkeypatch.setattr(rig.runner.go, "wait", lambda seconds: turns.acquire(timeout=seconds))
+    lane = rig.lane()
+    lane.model = CostModel((Point(items=1, cost=1, seconds=1_000.0), Point(items=64, cost=640, seconds=1_000.0)))
+    soon = rig.broker.now() + 100
+    with rig.running(lane):
+        rig.put("first")
+        until(lambda: rig.runner.batches, "the first runs")
+        late = rig.put("late", expires=soon)
+        good = rig.put("good")
+        until(lambda: len(lane.pool) == 2, "both are ready")
+        turns.release()
+        until(lambda: rig.runner.batches[1:] == [["good"]], "the late one gave way")
+        later = rig.put("later", expires=soon)
+        until(lambda: lane.aside, "this one isn't even prepared")
+        turns.release(3)
+        assert rig.answers([*late, *good, *later]) == ["LATE", "GOOD", "LATER"]
+    assert rig.runner.batches[2:] == [["late"], ["later"]]
 
 
 def test_cancelled_and_revoked_jobs_are_dropped_when_a_batch_is_composed(rig: Rig) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-import transformers
 
 from pipemill_worker.pipelines.loading.sources import model_folder
 from pipemill_worker.pipelines.settings import ModelSettings
 
 #: What tells the processor on Linux; elsewhere Python's own guess must do.
 _CPU_INFO: Final = Path("/proc/cpuinfo")
+
+#: What computes; some of it may be missing.
+_LIBRARIES: Final = ("pipemill", "torch", "transformers", "torchao", "bitsandbytes")
 
 #: Files of a folder that make a model what it is.
 _FILES: Final = ("*.safetensors", "*.json", "*.py")
@@ -36,9 +39,15 @@ def identity(settings: ModelSettings, device: str, threads: int | None) -> dict[
         "compile": settings.compile,
         "device": _device_name(device),
         "threads": threads,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **{library: _version(library) for library in _LIBRARIES},
     }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _digest(folder: Path) -> str:
