@@ -103,7 +103,8 @@ class Server:
         ended = time.monotonic() + STOP_SECONDS
         while self._process.poll() is None and time.monotonic() < ended:
             self._tree()
-            time.sleep(0.05)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.05)
         left = self._tree()
         for process in left:
             with suppress(psutil.NoSuchProcess):

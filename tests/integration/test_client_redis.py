@@ -320,6 +320,21 @@ async def test_a_wait_outlives_its_subscription(announced: str) -> None:
                     assert await waiting == len(word)
 
 
+async def test_many_waits_begin_on_a_lost_connection(announced: str) -> None:
+    """Those that wait when the connection is cut, and those that subscribe just then, each get their own answer."""
+    async with AsyncClient(announced) as client:
+        texts = [f"word {number}" for number in range(50)]
+        jobs = await client.submit_many(QUEUE, texts)
+        waits = [asyncio.create_task(job.result(PATIENCE_SECONDS)) for job in jobs[:25]]
+        with redis.Redis.from_url(announced) as broker:
+            everyone = lambda: len(broker.pubsub_channels()) == len(waits)  # noqa: E731  # as short as it is
+            assert await asyncio.to_thread(until, everyone, "all have subscribed")
+            broker.client_kill_filter(_type="pubsub")  # The loop hasn't seen it yet.
+        waits += [asyncio.create_task(job.result(PATIENCE_SECONDS)) for job in jobs[25:]]
+        with working(announced, lambda inputs: inputs):
+            assert await asyncio.gather(*waits) == texts
+
+
 async def test_an_asynchronous_client_tells_of_a_broker_that_is_down() -> None:
     """The error is the blocking client's."""
     async with AsyncClient("redis://:hunter2@127.0.0.1:1/0") as client:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias
 
+from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -30,12 +32,33 @@ class Ear:
         """Take a message; or None, if the connection broke and there will be none any more."""
         self._heard.put_nowait(heard)
 
+    def forget(self) -> None:
+        """Drop what was heard so far."""
+        while not self._heard.empty():
+            self._heard.get_nowait()
+
     async def next(self, timeout: float) -> Message | None:
         """The next message; None if there is none within ``timeout`` seconds, or if the connection broke."""
         try:
             return await asyncio.wait_for(self._heard.get(), timeout)
         except TimeoutError:
             return None
+
+
+_PubSub: Any = PubSub  # Its hints don't fit what it does.
+
+
+class _Channel(_PubSub):  # type: ignore[misc]  # as above
+    """Doesn't connect again by itself: whoever reads and whoever subscribes would both do so, at the same time."""
+
+    async def connect(self) -> None:
+        """Connect once."""
+        if self.connection is not None and not self.connection.is_connected:
+            raise RedisConnectionError("the subscribed connection is lost")
+        await super().connect()
+
+    async def _reconnect(self, _: Any, error: BaseException | None = None, *__: Any) -> None:
+        raise error or RedisConnectionError("the subscribed connection is lost")
 
 
 class Channels:
@@ -62,29 +85,34 @@ class Channels:
         ear, key = Ear(), name.encode()
         self._ears[key].append(ear)
         try:
-            if not await self._subscribed(name, ear):  # On a connection that was lost meanwhile, maybe: once more.
-                await self.close()
-                if not await self._subscribed(name, ear):
-                    raise RedisTimeoutError("the server didn't confirm a subscription")
+            # What was kept may have been lost meanwhile: then once more.
+            if not (await self._subscribed(name, ear) or await self._subscribed(name, ear)):
+                raise RedisTimeoutError("the server didn't confirm a subscription")
             yield ear
         finally:
             self._ears[key].remove(ear)
             await self._unsubscribe(name, key)
 
     async def _subscribed(self, name: str, ear: Ear) -> bool:
-        """Subscribe; whether the server confirmed it."""
+        """Subscribe; whether the server confirmed it. If it didn't, the connection is not used again."""
         async with self._writing:
             kept = self._channel
-            channel = self._client.pubsub() if kept is None else kept
+            channel = _Channel(self._client.connection_pool) if kept is None else kept
+            ear.forget()  # What came of a connection before this one.
             try:
                 await channel.subscribe(name)
             except RedisError:
                 if kept is None:
+                    await channel.aclose()
                     raise
+                await self._drop(kept)
                 return False
             if kept is None:
                 self._channel, self._reader = channel, asyncio.create_task(self._read(channel))
-        return await ear.next(SUBSCRIBED_SECONDS) is not None
+        confirmed = await ear.next(SUBSCRIBED_SECONDS) is not None
+        if not confirmed:
+            await self._drop(channel)
+        return confirmed
 
     async def _unsubscribe(self, name: str, key: bytes) -> None:
         """Leave a channel that nobody hears any more. Not waited for: what still comes of it is for nobody."""
@@ -97,26 +125,34 @@ class Channels:
                     await self._channel.unsubscribe(name)
 
     async def _read(self, channel: Any) -> None:
-        """Hand messages on, until the connection breaks: then each wait looks for itself."""
-        with suppress(RedisError):
-            while True:
-                message = await channel.get_message(timeout=HEALTH_CHECK_SECONDS)
-                if message is not None and message["type"] in {"subscribe", "message"}:
-                    for ear in self._ears.get(message["channel"], ()):
-                        ear.hear(message)
-        if self._channel is channel:
-            self._channel = self._reader = None
+        """Hand messages on, until the connection breaks."""
+        try:
+            with suppress(RedisError):  # Each wait then looks for itself, and meets a broker that is away.
+                while True:
+                    message = await channel.get_message(timeout=HEALTH_CHECK_SECONDS)
+                    if message is not None and message["type"] in {"subscribe", "message"}:
+                        for ear in self._ears.get(message["channel"], ()):
+                            ear.hear(message)
+        finally:
+            self._forget(channel)
+            await channel.aclose()
+
+    def _forget(self, channel: Any) -> asyncio.Task[None] | None:
+        """If this connection is the one in use, it no longer is, and whoever waits is told; its reader."""
+        if channel is None or self._channel is not channel:
+            return None
+        reader, self._channel, self._reader = self._reader, None, None
         for ears in self._ears.values():
             for ear in ears:
                 ear.hear(None)
-        await channel.aclose()
+        return reader
+
+    async def _drop(self, channel: Any) -> None:
+        """Close a connection, unless another has taken its place."""
+        if (reader := self._forget(channel)) is not None:
+            reader.cancel()
+            await asyncio.wait({reader})
 
     async def close(self) -> None:
         """Close the connection."""
-        channel, reader = self._channel, self._reader
-        self._channel = self._reader = None
-        if reader is not None:
-            reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
-            await channel.aclose()
+        await self._drop(self._channel)

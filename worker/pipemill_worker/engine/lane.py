@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pipemill.errors import JobCancelled, JobExpired
@@ -34,6 +34,18 @@ LATE_MARGIN: Final = 2.0
 
 def _forget(_: int) -> None:
     """Keep a lowered ceiling for this process only."""
+
+
+@dataclass(slots=True)
+class _Overload:
+    """What the last batch told of jobs that would be late."""
+
+    #: Jobs in the pool that gave way.
+    gave_way: int = 0
+    #: How long before its deadline a job must be ready for the next batch, in seconds; 0 while nobody is late.
+    notice: float = 0.0
+    #: When the batch will have ended, in seconds of the monotonic clock.
+    busy_until: float = 0.0
 
 
 class Lane:
@@ -83,12 +95,7 @@ class Lane:
         self.preparing = 0
         #: Jobs that will hardly be answered in time: not prepared as long as the device has others.
         self.aside: list[Work] = []
-        #: Jobs in the pool that gave way when the last batch was composed.
-        self._gave_way = 0
-        #: How long before its deadline a job must be ready for the next batch, in seconds; 0 while nobody is late.
-        self._notice = 0.0
-        #: When the batch that runs will have ended, in seconds of the monotonic clock.
-        self._busy_until = 0.0
+        self._overload = _Overload()
         self.gauges = Gauges()
         self.model = CostModel(curve)
         self._keep_ceiling = keep_ceiling
@@ -124,7 +131,7 @@ class Lane:
     def room(self) -> int:
         """How many more jobs may be leased."""
         with self.changed:
-            useless = len(self.aside) + self._gave_way
+            useless = len(self.aside) + self._overload.gave_way
             room = min(self.window() + useless, self.prefetch) - len(self.held)
             return 0 if self.paused else max(room, 0)
 
@@ -183,10 +190,14 @@ class Lane:
         with self.changed:
             now = time.monotonic()
             self._arrivals.note(now, len(works))
-            ready_at = self.now() + self._notice + (max(self._busy_until - now, 0.0) if self.running else 0.0)
-            late = self._notice > 0
-            soon = [work for work in works if not late or (work.job.expires or ready_at) >= ready_at]
-            self.aside += [work for work in works if work not in soon]
+            notice = self._overload.notice
+            if notice > 0 and self.running:
+                notice += max(self._overload.busy_until - now, 0.0)
+            answerable = self.now() + notice
+            soon: list[Work] = []
+            for work in works:
+                late = notice > 0 and work.job.expires is not None and work.job.expires < answerable
+                (self.aside if late else soon).append(work)
             self.preparing += len(soon)
             return soon
 
@@ -230,7 +241,7 @@ class Lane:
             taken = set(map(id, batch))
             self.pool = [entry for entry in self.pool if id(entry) not in taken]
             cost = padded_cost([entry.cost for entry in batch], packed=limits.packed) if batch else 0
-            self._busy_until = time.monotonic() + self.model.seconds(cost)
+            self._overload.busy_until = time.monotonic() + self.model.seconds(cost)
             return batch, ends
 
     def _drop(self, is_revoked: Callable[[str], bool]) -> list[End]:
@@ -248,7 +259,7 @@ class Lane:
 
     def _in_time(self) -> tuple[list[Entry], BatchLimits]:
         """The items that can be answered before their deadline, if any, and the limits of a pass that can."""
-        self._gave_way, self._notice = 0, 0.0
+        self._overload = _Overload()
         if all(entry.work.job.expires is None for entry in self.pool):
             return self.pool, self.limits
         now = self.now()
@@ -260,8 +271,10 @@ class Lane:
         if len(chosen) == len(self.pool):
             return self.pool, self.limits
         waiting = [self.pool[index] for index in chosen]
-        self._gave_way = len({entry.work.field for entry in self.pool} - {entry.work.field for entry in waiting})
-        self._notice = self._answered_in(cost)
+        self._overload.gave_way = len(
+            {entry.work.field for entry in self.pool} - {entry.work.field for entry in waiting}
+        )
+        self._overload.notice = self._answered_in(cost)
         return (waiting, replace(self.limits, max_cost=cost)) if waiting else (self.pool, self.limits)
 
     def _answered_in(self, cost: float) -> float:
