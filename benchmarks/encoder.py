@@ -157,9 +157,12 @@ def measure(count: int, repeats: int, *, sweep: bool) -> dict[str, Any]:
         workloads = {
             "mixed": (
                 sentences(count),
-                {"direct": here.direct, **here.others, "stock Celery": stock, **sides, "pipemill": ours},
+                {"direct": here.direct, "stock Celery": stock, **sides, **here.others, "pipemill": ours},
             ),
-            "short": (short_sentences(count), {"direct": here.direct, "pipemill": ours}),
+            "short": (
+                short_sentences(count),
+                {"direct": here.direct, "packed by hand": here.others["packed by hand"], "pipemill": ours},
+            ),
             "one in 64 long": (one_in_64_long(count), {"direct": here.direct, "pipemill": ours}),
         }
         _set_threads(1)
