@@ -39,7 +39,8 @@ class JobOptions(TypedDict, total=False):
     countdown: float | None
     #: The moment before which it must not start: an aware datetime, or seconds since the epoch.
     eta: datetime | float | None
-    #: When it is pointless to start it: an aware datetime, or seconds from now.
+    #: When it is pointless to start it: an aware datetime, or seconds from now. A job whose time is over is accepted,
+    #: and has expired.
     expires: datetime | float | None
     #: Whether to store no result: there is nothing to wait for.
     ignore_result: bool
@@ -228,6 +229,7 @@ def submission(queue: str, job_id: str, arguments: bytes, terms: Terms, key: str
         message=message,
         idempotency_key=key,
         payload=arguments if large else None,
+        expires=None if terms.ignore_result else terms.expires,  # there is nobody to tell
     )
 
 

@@ -121,7 +121,7 @@ class _Answerer:
     def _answer(self, job: Job, leased: Leased, now: float) -> Any:
         if job.expires is not None and job.expires <= now:
             raise JobExpired("the job was not started before its deadline; submit it again with a later one")
-        if self._broker.has_ended(job.id):
+        if self._broker.ending(job.id):
             raise JobCancelled("the job was cancelled")
         self._store.renew({leased.field: job.id})
         if job.by_reference:

@@ -22,6 +22,7 @@ from pipemill.protocol import (
     encode_success,
     names,
 )
+from pipemill.store import wire
 from pipemill.store.aio_queues import AsyncRedisQueueStore
 from pipemill.store.base import Completion, JobStore, QueueInfo, QueueStore, Submission, Taken
 from pipemill.store.jobs import RedisJobStore
@@ -97,11 +98,15 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
         client.close()
 
 
-def submission(job_id: str, *, step: int = 0, once: str = "", payload: bytes | None = None) -> Submission:
+def submission(
+    job_id: str, *, step: int = 0, once: str = "", payload: bytes | None = None, expires: float | None = None
+) -> Submission:
     """Build a job as a client would."""
     arguments = encode_arguments(f"text of {job_id}", {})
     message = encode_message(job_id, QUEUE, arguments, by_reference=payload is not None)
-    return Submission(job_id=job_id, list_index=step, message=message, idempotency_key=once, payload=payload)
+    return Submission(
+        job_id=job_id, list_index=step, message=message, idempotency_key=once, payload=payload, expires=expires
+    )
 
 
 def put(rig: Rig, *job_ids: str) -> None:
@@ -319,6 +324,59 @@ def test_cancel_ends_a_queued_job_at_once_and_workers_hear_of_it(rig: Rig) -> No
     assert status(rig, "a").result.status is JobStatus.CANCELLED
     assert rig.producer.cancel("a") is False
     assert rig.producer.cancel("stranger") is None
+
+
+def test_a_cancel_is_heard_by_who_listens(rig: Rig) -> None:
+    """A lane that listens is told at once, and once; what was cancelled before is not repeated."""
+    put(rig, "early", "a", "b")
+    rig.producer.cancel("early")
+    worker = rig.worker()
+    assert worker.hear_cancelled(0.01) == []
+    later = threading.Timer(0.05, rig.producer.cancel, ("a",))
+    later.start()
+    heard = until(lambda: worker.hear_cancelled(1.0), "a cancel is heard")
+    later.join()
+    assert heard == ["a"]
+    assert worker.hear_cancelled(0.01) == []
+    assert rig.producer.cancel("a") is False
+    assert worker.hear_cancelled(0.01) == []
+    assert worker.take(0).cancelled == ["early", "a"]
+    worker.close()
+
+
+def test_a_job_that_comes_after_its_deadline_ends_at_once(rig: Rig) -> None:
+    """By the clock of the broker: it is accepted, has expired, takes no room, and is nobody's work."""
+    assert rig.producer.enqueue(QUEUE, [submission(str(n)) for n in range(10)]) is not None
+    now = rig.worker().take(0).now
+    late = [submission("late", once="order-7", expires=now - 1), submission("again", once="order-7", expires=now - 1)]
+    accepted = rig.producer.enqueue(QUEUE, late)
+    assert accepted is not None
+    assert list(accepted.job_ids) == ["late", "late"]
+    assert status(rig, "late").result.status is JobStatus.EXPIRED
+    assert "late" not in ids(rig.worker().take(20))
+    (report,) = rig.producer.reports()
+    assert (report.totals["enqueued"], report.totals["expired"]) == (11, 1)
+    assert rig.producer.cancel("late") is False
+
+
+def test_a_job_nobody_started_in_time_is_told_as_expired(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Well past its deadline, whoever asks ends it, and a worker changes nothing then. One that runs goes on."""
+    now = rig.worker().take(0).now
+    rig.producer.enqueue(QUEUE, [submission(name, expires=now + 1) for name in ("runs", "late", "waited")])
+    worker = rig.worker()
+    running, waiting, _ = worker.take(3).jobs
+    worker.renew({running.field: "runs"})
+    assert status(rig, "late").queue == QUEUE
+    monkeypatch.setattr(wire, "OVERDUE_SECONDS", 0.0)
+    over = until(lambda: status(rig, "late").result, "it has expired")
+    assert over.status is JobStatus.EXPIRED
+    assert rig.producer.wait("waited", 30.0).result.status is JobStatus.EXPIRED
+    assert status(rig, "runs").running
+    assert set(worker.take(0).cancelled) == {"late", "waited"}
+    assert worker.complete([succeed(waiting.field, "late"), succeed(running.field, "runs")]) == [False, True]
+    assert status(rig, "late").result.status is JobStatus.EXPIRED
+    (report,) = rig.producer.reports()
+    assert (report.totals["expired"], report.totals["succeeded"]) == (1, 1)
 
 
 def test_ignored_results_leave_nothing_to_read(rig: Rig) -> None:

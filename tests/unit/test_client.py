@@ -176,6 +176,31 @@ def test_an_expired_job_says_so(client: Any, broker: MemoryBroker) -> None:
     assert job.status() is JobStatus.EXPIRED
 
 
+def test_a_job_submitted_after_its_deadline_has_expired(client: Any, broker: MemoryBroker) -> None:
+    """It is accepted and told as expired, in a bulk run at its own place; no worker sees it, no queue is full of it."""
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    job = client.submit(QUEUE, "late", expires=past)
+    assert job.status() is JobStatus.EXPIRED
+    with pytest.raises(errors.JobExpired, match="submit it again"):
+        job.result(0)
+    found = list(client.map(QUEUE, ["late", "too"], expires=past, return_errors=True, timeout=PATIENCE_SECONDS))
+    assert [type(each) for each in found] == [errors.JobExpired] * 2
+    many = client.submit_many(QUEUE, ["late"] * 101, expires=past)  # more than fit
+    assert {result.status for result in client.results([job.id for job in many], 0)} == {JobStatus.EXPIRED}
+    assert take(broker, 9)[1].jobs == []
+
+
+def test_a_job_nobody_starts_is_told_as_expired(client: Any, broker: MemoryBroker) -> None:
+    """Without any worker, a job well past its deadline isn't said to be queued."""
+    job = client.submit(QUEUE, "late", expires=10)
+    broker.advance(11)
+    assert job.status() is JobStatus.QUEUED  # a worker may have started it, and not said so yet
+    broker.advance(5)
+    assert job.status() is JobStatus.EXPIRED
+    with pytest.raises(errors.JobExpired):
+        job.result(0)
+
+
 def test_an_ignored_result_leaves_no_trace(client: Any, broker: MemoryBroker) -> None:
     """Who asked for no result can't wait for one, and is told why."""
     with testing.answering(broker, QUEUE, str.upper):

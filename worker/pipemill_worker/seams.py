@@ -24,6 +24,11 @@ class Item:
     cost: int
     #: What the runner's ``forward`` needs. Never mutated by ``forward``, so that a retry sees the same.
     payload: Any
+    #: Set by the engine: nobody waits for its output any more. A pass that makes outputs step by step may end this one.
+    over: bool = field(default=False)
+    #: Set by the runner: when the pass that holds it last got a step further, in seconds of the monotonic clock. A pass
+    #: that never says so counts as one step.
+    alive_at: float = field(default=0.0)
 
 
 @dataclass(slots=True, eq=False)

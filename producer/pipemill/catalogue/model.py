@@ -43,6 +43,7 @@ _Section = BeforeValidator(_none_is_empty)
 
 LeaseSeconds = Annotated[float, Field(ge=2, le=3_600, allow_inf_nan=False)]
 DrainSeconds = Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)]
+StuckSeconds = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
 MaxDeliveries = Annotated[int, Field(ge=1, le=100)]
 PreprocessThreads = Annotated[int, Field(ge=1, le=64)]
 TorchThreads = Annotated[int, Field(ge=1, le=1_024)]
@@ -84,6 +85,12 @@ class WorkerSettings(Settings):
     max_deliveries: MaxDeliveries = Field(
         default=3,
         description="Workers that may die while they hold a job before the job fails.",
+    )
+    stuck_seconds: StuckSeconds | None = Field(
+        default=300.0,
+        description="Seconds that a forward pass, or one token of a generation, may take before it counts as stuck and "
+        "its worker process gives way to another; twenty times what is predicted, if that is longer; null waits for "
+        "ever.",
     )
     preprocess_threads: PreprocessThreads = Field(
         default=1,

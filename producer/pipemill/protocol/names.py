@@ -67,12 +67,15 @@ def lanes_key(queue: str) -> str:
 
 
 def cancelled_key(queue: str) -> str:
-    """Sorted set of cancelled job ids by the time they were cancelled."""
+    """Sorted set of cancelled job ids by the time they were cancelled; also the channel on which each is published."""
     return f"{PREFIX}cancelled:{queue}"
 
 
 def record_key(job_id: str) -> str:
-    """The job record while it hasn't ended: ``<q|r|p>|<ordinal>|<queue>`` (queued, running or parked)."""
+    """The job record while it hasn't ended: ``<q|r|p>|<ordinal>|<queue>`` (queued, running or parked).
+
+    What has a deadline and hasn't started has ``|<seconds since the epoch>`` behind that.
+    """
     return f"{PREFIX}job:{job_id}"
 
 

@@ -71,6 +71,10 @@ class AsyncRedisQueueStore:
             return []
         with translated(self.url):
             read = wire.read_standings(job_ids, await self._client.mget(wire.standing_keys(job_ids)))
+            if overdue := wire.overdue(job_ids, read):
+                for job_id in overdue:
+                    await self._end_overdue(job_id)
+                read = wire.read_standings(job_ids, await self._client.mget(wire.standing_keys(job_ids)))
             taken = {
                 queue: int(await self._client.hget(names.counters_key(queue), "taken") or 0)
                 for queue in wire.queues_waited_in(read)
@@ -91,8 +95,19 @@ class AsyncRedisQueueStore:
     async def _glance(self, job_id: str) -> Standing:
         """What is known of a job but its position, which takes a second round trip."""
         async with self._glancing:
-            document, record = await self._client.mget(wire.standing_keys([job_id]))
+            standing = await self._read(job_id)
+            if wire.is_overdue(standing):
+                await self._end_overdue(job_id)
+                standing = await self._read(job_id)
+        return standing
+
+    async def _read(self, job_id: str) -> Standing:
+        document, record = await self._client.mget(wire.standing_keys([job_id]))
         return wire.read_standing(job_id, document, record)[0]
+
+    async def _end_overdue(self, job_id: str) -> None:
+        """End a job as expired, if nobody has started it before its deadline by the server's clock."""
+        await script("cancel").run_async(self._client, *wire.expire_call(job_id))
 
     async def cancel(self, job_id: str) -> bool | None:
         """End a job as cancelled."""

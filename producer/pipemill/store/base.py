@@ -45,6 +45,12 @@ class Submission:
     idempotency_key: str = ""
     #: What travels by reference, or None.
     payload: bytes | None = None
+    #: Seconds since the epoch after which it ends as expired if it hasn't started, for the broker to know; or None.
+    expires: float | None = None
+
+    def is_over(self, now: float) -> bool:
+        """Whether its deadline has passed, at a time in seconds since the epoch."""
+        return self.expires is not None and self.expires < now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,8 @@ class Standing:
     running: bool = False
     #: How many jobs were to be taken before it, at last sight; None unless it waits in its list.
     position: int | None = None
+    #: When a job that waits ends as expired, in seconds since the epoch; None if it may wait for ever.
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +227,13 @@ class JobStore(Protocol):
         """Extend the lease if it still stands; ``running`` maps the fields of running jobs to their ids."""
         ...
 
+    def hear_cancelled(self, timeout: float) -> list[str]:
+        """Wait until jobs of this queue are cancelled, for ``timeout`` seconds at most; their ids.
+
+        Called from one thread. What was cancelled while nobody listened is told by ``take`` and ``renew``.
+        """
+        ...
+
     def reap(self) -> int:
         """Give back the jobs of owners whose lease ran out, on any queue; how many."""
         ...
@@ -244,7 +259,7 @@ class QueueStore(Protocol):
         ...
 
     def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
-        """Accept jobs up to the depth cap; None when the queue is unknown."""
+        """Accept jobs up to the depth cap; None when the queue is unknown. Those past their deadline end as expired."""
         ...
 
     def declare(self, info: QueueInfo) -> None:
@@ -256,7 +271,7 @@ class QueueStore(Protocol):
         ...
 
     def standings(self, job_ids: Sequence[str]) -> list[Standing]:
-        """What is known of each job, in order."""
+        """What is known of each job, in order. One that was to have started by now, and hasn't, ends as expired."""
         ...
 
     def wait(self, job_id: str, timeout: float) -> Standing:
@@ -285,7 +300,7 @@ class AsyncQueueStore(Protocol):
         ...
 
     async def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
-        """Accept jobs up to the depth cap; None when the queue is unknown."""
+        """Accept jobs up to the depth cap; None when the queue is unknown. Those past their deadline end as expired."""
         ...
 
     async def declare(self, info: QueueInfo) -> None:
@@ -297,7 +312,7 @@ class AsyncQueueStore(Protocol):
         ...
 
     async def standings(self, job_ids: Sequence[str]) -> list[Standing]:
-        """What is known of each job, in order."""
+        """What is known of each job, in order. One that was to have started by now, and hasn't, ends as expired."""
         ...
 
     async def wait(self, job_id: str, timeout: float) -> Standing:

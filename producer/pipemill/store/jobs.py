@@ -21,6 +21,8 @@ from pipemill.store.redis_blobs import RedisBlobs
 DEAD_LETTERS_KEPT: Final = 10_000
 #: Most jobs moved by one script, so that no script blocks the server for long.
 TAKE_AT_MOST: Final = 128
+#: Cancels told by one call.
+HEAR_AT_MOST: Final = 1000
 #: Owners reaped by one call.
 REAP_AT_MOST: Final = 16
 #: How long the trace of a job with an ignored result is kept against duplicates, in seconds.
@@ -57,6 +59,8 @@ class RedisJobStore:
         #: From where to where a job moves that ends a wait.
         self._wake = queue, self._inbox
         self._seen_cancelled = 0.0
+        #: A connection that hears of cancels, while one listens.
+        self._ear: Any = None
         self._held: set[str] = set()
         self._reply_lost = False
         self._closed = False
@@ -212,6 +216,28 @@ class RedisJobStore:
         with translated(self.url):
             clock, stands, cancelled = script("renew").run(self._client, keys, arguments)
         return Renewal(float(clock), stands == 1, [str(job_id, "utf-8") for job_id in cancelled])
+
+    def hear_cancelled(self, timeout: float) -> list[str]:
+        """Wait until jobs of this queue are cancelled, for ``timeout`` seconds at most; their ids."""
+        with self._open():
+            if self._ear is None:
+                self._ear = self._client.pubsub(ignore_subscribe_messages=True)
+            try:
+                if not self._ear.subscribed:
+                    self._ear.subscribe(names.cancelled_key(self.queue))
+                return self._heard(timeout)
+            except BaseException:
+                self._ear.close()  # what it missed is told by `take` and `renew`
+                self._ear = None
+                raise
+
+    def _heard(self, timeout: float) -> list[str]:
+        heard: list[str] = []
+        message = self._ear.get_message(timeout=timeout)
+        while message is not None and len(heard) < HEAR_AT_MOST:
+            heard.append(str(message["data"], "utf-8"))
+            message = self._ear.get_message()
+        return heard
 
     def reap(self) -> int:
         """Give back the jobs of owners whose lease ran out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -9,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipemill.errors import JobCancelled
-from pipemill.protocol import Outcome, decode_result, encode_failure, message_id, names
+from pipemill.errors import JobCancelled, JobError, JobExpired
+from pipemill.protocol import JobStatus, Outcome, Result, decode_result, encode_failure, message_id, names
 from pipemill.store import wire
 from pipemill.store.base import (
     DEFAULT_LEASE_SECONDS,
@@ -63,6 +64,8 @@ class MemoryBroker:
         self.held: dict[str, dict[str, tuple[int, _Waiting]]] = {}
         self.results: dict[str, bytes] = {}
         self.records: dict[str, tuple[str, int, str]] = {}
+        #: Of jobs that wait.
+        self.deadlines: dict[str, float] = {}
         self.payloads: dict[str, bytes] = {}
         self.once: dict[tuple[str, str], str] = {}
         self.sequence = 0
@@ -90,10 +93,22 @@ class MemoryBroker:
             self.queue(name).lists[names.PRIORITY_STEPS.index(int(step or 0))].append(_Waiting(raw))
             self.changed.notify_all()
 
-    def has_ended(self, job_id: str) -> bool:
-        """Whether a job has its result."""
+    def end_overdue(self, job_id: str) -> None:
+        """End a job as expired that nobody has started, if it is well past its deadline."""
+        if job_id in self.records and self.deadlines.get(job_id, math.inf) + wire.OVERDUE_SECONDS < self.now():
+            self.end(job_id, JobExpired("the job was not started before its deadline"))
+
+    def end(self, job_id: str, error: JobError) -> None:
+        """End a job that hasn't ended; workers drop it when they meet it."""
+        _, _, queue = self.records.pop(job_id)
+        self.results[job_id] = encode_failure(job_id, error)
+        self.queue(queue).cancelled[job_id] = self.now()
+        self.changed.notify_all()
+
+    def ending(self, job_id: str) -> Result | None:
+        """How a job ended; None if it hasn't."""
         document = self.results.get(job_id)
-        return document is not None and decode_result(job_id, document) is not None
+        return decode_result(job_id, document) if document else None
 
 
 class MemoryJobStore:
@@ -104,6 +119,7 @@ class MemoryJobStore:
         self._broker, self._name, self._lease_seconds = broker, queue, lease_seconds
         self.blobs: BlobStore = broker.blobs
         self._seen_cancelled = 0.0
+        self._heard = set(broker.queue(queue).cancelled)
 
     @property
     def _queue(self) -> _Queue:
@@ -178,7 +194,7 @@ class MemoryJobStore:
         if held is None:
             return False
         broker, queue = self._broker, self._queue
-        ended = broker.has_ended(done.job_id)
+        ended = broker.ending(done.job_id)
         if done.outcome is Outcome.PARKED and not ended:
             queue.parked.append((done.due, *held))
             if done.job_id in broker.records:
@@ -189,7 +205,8 @@ class MemoryJobStore:
         broker.payloads.pop(done.job_id, None)
         if ended or done.outcome is Outcome.CANCELLED:
             queue.cancelled.pop(done.job_id, None)
-        queue.count(Outcome.CANCELLED if ended else done.outcome)
+        over = Outcome.EXPIRED if ended and ended.status is JobStatus.EXPIRED else Outcome.CANCELLED
+        queue.count(over if ended else done.outcome)
         if ended:
             return False
         if done.outcome is Outcome.DEAD:
@@ -215,8 +232,16 @@ class MemoryJobStore:
                 for lease, job_id in running.items():
                     if lease in self._mine:
                         broker.records[job_id] = ("r", 0, self._name)
+                        broker.deadlines.pop(job_id, None)
             cancelled = [job_id for job_id, at in self._queue.cancelled.items() if at > self._seen_cancelled]
             return Renewal(now, stands, cancelled)
+
+    def hear_cancelled(self, timeout: float) -> list[str]:
+        """Wait until jobs of this queue are cancelled, for ``timeout`` seconds at most; their ids."""
+        with self._broker.changed:
+            self._broker.changed.wait_for(lambda: self._queue.cancelled.keys() - self._heard, timeout)
+            before, self._heard = self._heard, set(self._queue.cancelled)
+            return [*(self._heard - before)]
 
     def reap(self) -> int:
         """Give back the jobs of owners whose lease ran out."""
@@ -274,7 +299,7 @@ class MemoryQueueStore:
             depth, accepted = there.depth, []
             for job in submissions:
                 known = self._known(queue, job)
-                if known is None and there.depth >= there.info.max_depth:
+                if known is None and not job.is_over(self._broker.now()) and there.depth >= there.info.max_depth:
                     break
                 accepted.append(known or self._accept(there, job))
             self._broker.changed.notify_all()
@@ -292,13 +317,19 @@ class MemoryQueueStore:
     def _accept(self, queue: _Queue, job: Submission) -> str:
         broker, name = self._broker, queue.info.name
         queue.count("enqueued")
+        if job.idempotency_key:
+            broker.once[name, job.idempotency_key] = job.job_id
+        if job.is_over(broker.now()):
+            queue.count(Outcome.EXPIRED)
+            broker.results[job.job_id] = encode_failure(job.job_id, JobExpired("it came after its deadline"))
+            return job.job_id
         ordinal = queue.depth + queue.totals.get("taken", 0) + 1
         queue.lists[job.list_index].append(_Waiting(job.message))
         broker.records[job.job_id] = ("q", ordinal, name)
+        if job.expires is not None:
+            broker.deadlines[job.job_id] = job.expires
         if job.payload is not None:
             broker.payloads[job.job_id] = job.payload
-        if job.idempotency_key:
-            broker.once[name, job.idempotency_key] = job.job_id
         return job.job_id
 
     def declare(self, info: QueueInfo) -> None:
@@ -316,6 +347,8 @@ class MemoryQueueStore:
     def standings(self, job_ids: Sequence[str]) -> list[Standing]:
         """What is known of each job, in order."""
         with self._broker.changed:
+            for job_id in job_ids:
+                self._broker.end_overdue(job_id)
             read = [
                 wire.read_standing(job_id, self._broker.results.get(job_id), self._record(job_id)) for job_id in job_ids
             ]
@@ -330,21 +363,19 @@ class MemoryQueueStore:
         """What is known of a job once it has ended, or after ``timeout`` seconds."""
         broker = self._broker
         with broker.changed:
-            broker.changed.wait_for(lambda: broker.has_ended(job_id) or job_id not in broker.records, timeout)
+            broker.end_overdue(job_id)
+            broker.changed.wait_for(lambda: broker.ending(job_id) or job_id not in broker.records, timeout)
         return self.standings([job_id])[0]
 
     def cancel(self, job_id: str) -> bool | None:
         """End a job as cancelled."""
         with self._broker.changed:
             broker = self._broker
-            if broker.has_ended(job_id):
+            if broker.ending(job_id):
                 return False
-            record = broker.records.pop(job_id, None)
-            if record is None:
+            if job_id not in broker.records:
                 return None
-            broker.results[job_id] = encode_failure(job_id, JobCancelled("the job was cancelled"))
-            broker.queue(record[2]).cancelled[job_id] = broker.now()
-            broker.changed.notify_all()
+            broker.end(job_id, JobCancelled("the job was cancelled"))
             return True
 
     def reports(self) -> list[QueueReport]:

@@ -66,6 +66,10 @@ class RedisQueueStore:
             return []
         with translated(self.url):
             read = wire.read_standings(job_ids, self._client.mget(wire.standing_keys(job_ids)))
+            if overdue := wire.overdue(job_ids, read):
+                for job_id in overdue:
+                    self._end_overdue(job_id)
+                read = wire.read_standings(job_ids, self._client.mget(wire.standing_keys(job_ids)))
             taken = {
                 queue: int(self._client.hget(names.counters_key(queue), "taken") or 0)
                 for queue in wire.queues_waited_in(read)
@@ -84,8 +88,19 @@ class RedisQueueStore:
 
     def _glance(self, job_id: str) -> Standing:
         """What is known of a job but its position, which takes a second round trip."""
+        standing = self._read(job_id)
+        if wire.is_overdue(standing):
+            self._end_overdue(job_id)
+            standing = self._read(job_id)
+        return standing
+
+    def _read(self, job_id: str) -> Standing:
         document, record = self._client.mget(wire.standing_keys([job_id]))
         return wire.read_standing(job_id, document, record)[0]
+
+    def _end_overdue(self, job_id: str) -> None:
+        """End a job as expired, if nobody has started it before its deadline by the server's clock."""
+        script("cancel").run(self._client, *wire.expire_call(job_id))
 
     @contextmanager
     def _subscribed(self, name: str) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import orjson
 
-from pipemill.errors import JobCancelled
+from pipemill.errors import JobCancelled, JobExpired
 from pipemill.protocol import decode_result, encode_failure, names
 from pipemill.store.base import Accepted, QueueInfo, QueueReport, Standing, Submission
 
@@ -24,6 +24,11 @@ CANCELLED_KEPT_SECONDS: Final = names.RECORD_TTL_SECONDS
 PAYLOAD_TTL_SECONDS: Final = 2 * names.RECORD_TTL_SECONDS
 #: How long an uploaded payload waits for its job to be accepted, in seconds.
 UPLOAD_TTL_SECONDS: Final = 300
+#: How long a deadline must have passed before whoever asks for the job ends it, in seconds: by then the heartbeat of a
+#: worker that started it in time has said that it runs.
+OVERDUE_SECONDS: Final = 5.0
+#: How a result document ends that lacks its job's id.
+_NO_ID: Final = b'""}'
 #: Reports of lanes older than this are dropped, in seconds.
 LANE_REPORT_SECONDS: Final = 60.0
 #: ``names.PRIORITY_STEPS`` as the scripts read it.
@@ -42,10 +47,11 @@ def enqueue_call(
     keys = [names.QUEUES_KEY, names.counters_key(queue), names.delayed_key(queue), *names.list_keys(queue)]
     record, result = names.record_key(""), names.result_key("")
     arguments: list[Any] = [queue, record, result, names.RECORD_TTL_SECONDS, ONCE_TTL_SECONDS]
-    arguments += [names.payload_key(""), PAYLOAD_TTL_SECONDS]
+    arguments += [names.payload_key(""), PAYLOAD_TTL_SECONDS, _expired("").removesuffix(_NO_ID)]
     for job in submissions:
         once = names.once_key(queue, job.idempotency_key) if job.idempotency_key else ""
-        arguments += (job.job_id, job.list_index, once, uploads.get(job.job_id, ""), job.message)
+        deadline = "" if job.expires is None else f"{job.expires:.6f}"
+        arguments += (job.job_id, job.list_index, once, uploads.get(job.job_id, ""), deadline, job.message)
     return keys, arguments
 
 
@@ -71,7 +77,17 @@ def cancel_call(job_id: str) -> tuple[list[str], list[Any]]:
     """Keys and arguments of ``cancel.lua``."""
     document = encode_failure(job_id, JobCancelled("the job was cancelled"))
     keys = [names.result_key(job_id), names.record_key(job_id)]
-    return keys, [job_id, document, CANCELLED_TTL_SECONDS, names.cancelled_key(""), CANCELLED_KEPT_SECONDS]
+    return keys, [job_id, document, CANCELLED_TTL_SECONDS, names.cancelled_key(""), CANCELLED_KEPT_SECONDS, ""]
+
+
+def expire_call(job_id: str) -> tuple[list[str], list[Any]]:
+    """Keys and arguments of ``cancel.lua`` for a job that is past its deadline, if nobody has started it."""
+    keys, (_, _, *others, _) = cancel_call(job_id)
+    return keys, [job_id, _expired(job_id), *others, OVERDUE_SECONDS]
+
+
+def _expired(job_id: str) -> bytes:
+    return encode_failure(job_id, JobExpired("the job was not started before its deadline"))
 
 
 def read_cancelled(reply: int) -> bool | None:
@@ -85,10 +101,23 @@ def read_standing(job_id: str, document: bytes | None, record: bytes | None) -> 
     if result is not None:
         return Standing(result=result), 0
     state, _, rest = (record or b"").decode().partition("|")
-    ordinal, _, queue = rest.partition("|")
+    ordinal, _, rest = rest.partition("|")
+    queue, _, expires = rest.partition("|")
     if not queue:
         return Standing(), 0
-    return Standing(queue=queue, running=state == "r"), int(ordinal) if state == "q" else 0
+    standing = Standing(queue=queue, running=state == "r", expires=float(expires) if expires else None)
+    return standing, int(ordinal) if state == "q" else 0
+
+
+def overdue(job_ids: Sequence[str], read: Sequence[tuple[Standing, int]]) -> list[str]:
+    """Which of these jobs seem to be past their deadline without having started."""
+    return [job_id for job_id, (standing, _) in zip(job_ids, read, strict=True) if is_overdue(standing)]
+
+
+def is_overdue(standing: Standing) -> bool:
+    """Whether a job seems to be past its deadline without having started; the server's clock decides."""
+    late = standing.expires is not None and standing.expires + OVERDUE_SECONDS < time.time()
+    return late and standing.result is None and not standing.running
 
 
 def read_published(job_id: str, message: Mapping[str, Any] | None) -> Standing | None:

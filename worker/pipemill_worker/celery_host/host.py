@@ -79,6 +79,7 @@ class Host:
             drain_seconds=worker.drain_seconds,
             max_deliveries=worker.max_deliveries,
             preprocess_threads=worker.preprocess_threads,
+            stuck_seconds=worker.stuck_seconds,
         )
         return Engine(lanes, settings, hooks, sweep=self.files.sweep_now if self.files else None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 from typing import Any, ClassVar, Final, NoReturn
 
@@ -10,7 +11,7 @@ from celery.apps.worker import Worker
 from celery.worker import state
 
 from pipemill.errors import ConfigurationError
-from pipemill_worker.celery_host.exits import ExitCode
+from pipemill_worker.celery_host.exits import ExitCode, leave
 from pipemill_worker.celery_host.hooks import CeleryHooks
 from pipemill_worker.celery_host.host import Host
 from pipemill_worker.celery_host.pool import EnginePool
@@ -77,13 +78,21 @@ class Lanes(bootsteps.StartStopStep):
     def stop(self, worker: Worker) -> None:  # noqa: ARG002  # Celery's signature
         """Finish what runs, within the bound; give back the rest."""
         if self.engine is not None:
+            self._leave_if_stuck(self.engine)
             released = self.engine.drain()
             log.info("lanes stopped; %d jobs given back", released, extra={"event": "lanes_stopped"})
 
     def terminate(self, worker: Worker) -> None:  # noqa: ARG002  # Celery's signature
         """Give everything back now."""
         if self.engine is not None:
+            self._leave_if_stuck(self.engine)
             self.engine.drain(0.0)
+
+    @staticmethod
+    def _leave_if_stuck(engine: Engine) -> None:
+        """The process is to end as soon as Celery has: a thread that doesn't come back can't be waited for."""
+        if engine.stuck:
+            atexit.register(leave, ExitCode.ENGINE_DIED)
 
 
 def _give_up(reason: str) -> NoReturn:

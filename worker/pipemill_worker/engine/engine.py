@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final
 
 from pipemill_worker.engine.completion import Completer
-from pipemill_worker.engine.forward import Forward
+from pipemill_worker.engine.forward import Forward, Pass
 from pipemill_worker.engine.hooks import Hooks
 from pipemill_worker.engine.intake import Intake
 from pipemill_worker.engine.keeper import Heartbeat, Reaper, Sweeper
 from pipemill_worker.engine.lane import Lane
+from pipemill_worker.engine.overdue import Listener, Overdue
 from pipemill_worker.engine.prepare import Preparer
+from pipemill_worker.engine.watchdog import Stuck, Watchdog
 from pipemill_worker.engine.wiring import CLOSED, EngineSettings, Gate, Wiring, log
 from pipemill_worker.engine.work import Work
 
@@ -45,24 +46,34 @@ class Engine:
         self._wiring = Wiring(settings=settings or EngineSettings(), hooks=hooks or Hooks(), gate=Gate(lanes))
         self._wiring.ready = {lane.device: threading.Event() for lane in lanes}
         self._threads: dict[str, list[threading.Thread]] = {}
+        #: One for each device; `underway` tells what runs and since when.
+        self.forwards = [
+            Forward(device, [lane for lane in lanes if lane.device == device], self._wiring)
+            for device in self._wiring.ready
+        ]
+        #: The pass that doesn't come back, and its thread: nobody waits for it, and its jobs alone are blamed.
+        self._stuck: tuple[Forward, Pass] | None = None
         self._drained = threading.Lock()
         self._hurried = False
 
     def start(self) -> None:
         """Start all threads; jobs are taken from now on."""
         lanes, wiring = list(self.lanes.values()), self._wiring
-        for device in wiring.ready:
-            mine = [lane for lane in lanes if lane.device == device]
-            self._start("forward", Forward(device, mine, wiring).run, device)
+        for forward in self.forwards:
+            self._start("forward", forward.run, forward.device)
         for lane in lanes:
             self._start("complete", Completer(lane, wiring).run, lane.name)
             for number in range(wiring.settings.preprocess_threads):
                 self._start("prepare", Preparer(lane, wiring).run, f"{lane.name}-{number}")
         self._start("heartbeat", Heartbeat(lanes, wiring).run)
+        self._start("overdue", Overdue(lanes, wiring).run)
+        if (seconds := wiring.settings.stuck_seconds) is not None:
+            self._start("watchdog", Watchdog(self.forwards, wiring, seconds, self._give_way).run)
         self._start("reap", Reaper(lanes, wiring).run)
         if self._sweep is not None:
             self._start("sweep", Sweeper(self._sweep, wiring).run)
         for lane in lanes:
+            self._start("listen", Listener(lane, wiring).run, lane.name)
             self._start("intake", Intake(lane, wiring).run, lane.name)
 
     def _start(self, kind: str, loop: Callable[[], None], suffix: str = "") -> None:
@@ -84,8 +95,21 @@ class Engine:
                 exc_info=True,
                 extra={"event": "thread_died"},
             )
-            self.failure = error
-            self._wiring.hooks.on_failure(error)
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self.failure = error
+        self._wiring.hooks.on_failure(error)
+
+    def _give_way(self, forward: Forward, underway: Pass) -> None:
+        """A pass doesn't come back: its process is to end, and its jobs alone are blamed."""
+        self._stuck = forward, underway
+        self._fail(Stuck(f"queue {underway.lane.name}: a forward pass doesn't come back"))
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a forward pass doesn't come back: its thread can't be ended but with the process."""
+        return self._stuck is not None
 
     @property
     def alive(self) -> bool:
@@ -144,7 +168,8 @@ class Engine:
             lane.to_end.put(CLOSED)
         self._join("complete", deadline, hurried=True)
         wiring.closed.set()
-        for kind in ("complete", "heartbeat", "reap"):
+        wiring.cancels.set()
+        for kind in ("complete", "heartbeat", "reap", "listen", "overdue"):
             self._join(kind, time.monotonic() + LAST_SECONDS)
         return self._give_back()
 
@@ -154,7 +179,10 @@ class Engine:
 
     def _join(self, kind: str, deadline: float, *, hurried: bool = False) -> None:
         """Wait for threads until the deadline; ``hurried`` says whether ``hurry`` ends the wait."""
+        stuck = self._stuck and self._stuck[0].thread_id
         for thread in self._threads.get(kind, ()):
+            if stuck is not None and thread.ident == stuck:
+                continue
             while thread.is_alive() and not (hurried and self._hurried):
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -166,16 +194,29 @@ class Engine:
                 )
 
     def _give_back(self) -> int:
-        """Give back what is held; if the engine died, every job is a suspect, as after a crash of the process."""
-        released, blame = 0, self.failure is not None
-        for lane in self.lanes.values():
-            deadline = threading.Event()
-            timer = threading.Timer(LAST_SECONDS, deadline.set)
-            timer.start()
-            close = partial(lane.store.close, blame=blame)
-            count = self._wiring.retrying(close, f"queue {lane.name}: release", deadline)
-            timer.cancel()
-            released += count or 0
-            if count:
-                log.info("queue %s: %d jobs given back", lane.name, count, extra={"event": "released"})
-        return released
+        """Give back what is held; if the engine died, every job is a suspect, as after a crash of the process.
+
+        If a forward pass doesn't come back, its jobs are the suspects, and no others.
+        """
+        return sum(self._give_back_of(lane) for lane in self.lanes.values())
+
+    def _give_back_of(self, lane: Lane) -> int:
+        others: list[str] = []
+        blame = self.failure is not None
+        if self._stuck is not None:
+            suspects = {entry.work.field for entry in self._stuck[1].batch}
+            with lane.changed:
+                others = [field for field in lane.held if field not in suspects]
+            blame = lane is self._stuck[1].lane
+
+        def give_back() -> int:
+            return lane.store.release(others) + lane.store.close(blame=blame)
+
+        deadline = threading.Event()
+        timer = threading.Timer(LAST_SECONDS, deadline.set)
+        timer.start()
+        count = self._wiring.retrying(give_back, f"queue {lane.name}: release", deadline) or 0
+        timer.cancel()
+        if count:
+            log.info("queue %s: %d jobs given back", lane.name, count, extra={"event": "released"})
+        return count

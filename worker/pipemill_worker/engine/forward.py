@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipemill.protocol import Outcome
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.prepare import inference_failed
 from pipemill_worker.engine.wiring import Wiring, log
-from pipemill_worker.engine.work import End, Entry
+from pipemill_worker.engine.work import End, Entry, Work
 
 
 class DeviceLost(RuntimeError):
     """The device can't be used until the process restarts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """A forward pass that runs."""
+
+    lane: Lane
+    batch: Sequence[Entry]
+    #: Since when it runs, in seconds of the monotonic clock.
+    since: float
+    #: How long it should take, in seconds; 0 while nothing is known.
+    predicted: float
+
+    @property
+    def alive_at(self) -> float:
+        """When it began, or last got a step further, as far as its runner tells; in seconds of the monotonic clock."""
+        return max(self.since, *(entry.item.alive_at for entry in self.batch))
+
+    @property
+    def job_ids(self) -> set[str]:
+        """The jobs it holds."""
+        return {entry.work.job.id for entry in self.batch}
 
 
 class Forward:
@@ -24,9 +49,15 @@ class Forward:
         self._lanes = list(lanes)
         self._wiring = wiring
         self._ready = wiring.ready[device]
+        self.device = device
+        #: The pass that runs at this moment, since when, and whether it gets on; None while the device is free.
+        self.underway: Pass | None = None
+        #: The thread of this loop, once it runs.
+        self.thread_id: int | None = None
 
     def run(self) -> None:
         """Run batches until the engine stops; the batch that runs is finished."""
+        self.thread_id = threading.get_ident()
         while not self._wiring.stopping.is_set():
             self._ready.wait()
             self._ready.clear()
@@ -51,9 +82,6 @@ class Forward:
             return  # Something came: look again.
         batch, ends = lane.next_batch(self._wiring.hooks.is_revoked)
         if batch:
-            for entry in batch:
-                entry.work.started = True
-            lane.running = batch
             try:
                 ends += self._forward(lane, batch)
             finally:
@@ -64,11 +92,15 @@ class Forward:
     def _forward(self, lane: Lane, batch: Sequence[Entry]) -> list[End]:
         """Run one forward pass; when it fails, find out whose fault it was."""
         started = time.perf_counter()
-        outputs = _outputs(lane, batch)
+        self.underway = Pass(lane=lane, batch=batch, since=time.monotonic(), predicted=lane.predicted_seconds(batch))
+        try:
+            outputs = _outputs(lane, batch)
+        finally:
+            self.underway = None
         if isinstance(outputs, Exception):
             return self._isolate(lane, batch, outputs)
         lane.note_forward(batch, time.perf_counter() - started)
-        return _hand_out(batch, outputs)
+        return _hand_out(batch, outputs, partial(lane.untimely, is_revoked=self._wiring.hooks.is_revoked))
 
     def _isolate(self, lane: Lane, batch: Sequence[Entry], error: Exception) -> list[End]:
         runner = lane.runner
@@ -122,10 +154,16 @@ def _outputs(lane: Lane, batch: Sequence[Entry]) -> Sequence[Any] | Exception:
     return outputs
 
 
-def _hand_out(batch: Sequence[Entry], outputs: Sequence[Any]) -> list[End]:
-    """Give each job its outputs; the jobs that have them all."""
-    return [
-        End(entry.work, Outcome.SUCCEEDED)
-        for entry, output in zip(batch, outputs, strict=True)
-        if entry.work.add_output(entry.index, output) and not entry.work.ended
-    ]
+def _hand_out(batch: Sequence[Entry], outputs: Sequence[Any], untimely: Callable[[Work], End | None]) -> list[End]:
+    """Give each job its outputs; the jobs that have them all, and those that were cancelled meanwhile."""
+    ends: list[End] = []
+    for entry, output in zip(batch, outputs, strict=True):
+        work = entry.work
+        whole = work.add_output(entry.index, output)
+        if work.ended:
+            continue
+        if (end := untimely(work)) is not None:
+            ends.append(end)
+        elif whole:
+            ends.append(End(work, Outcome.SUCCEEDED))
+    return ends

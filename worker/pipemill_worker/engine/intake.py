@@ -113,8 +113,12 @@ class Intake:
                 "Look at its inputs and at the workers' memory"
             )
             return work, End(work, Outcome.DEAD, DeliveryLimitReached(text))
+        if (end := lane.untimely(work, self._wiring.hooks.is_revoked)) is not None:
+            return work, end
         if job.eta is not None and job.eta > lane.now():
-            return work, End(work, Outcome.PARKED, due=job.eta)
+            # Past its deadline it ends, though its time never came.
+            due = job.eta if job.expires is None else min(job.eta, job.expires)
+            return work, End(work, Outcome.PARKED, due=due)
         return work, None
 
     def _with_payloads(self, works: list[Work], ends: list[End]) -> list[Work]:

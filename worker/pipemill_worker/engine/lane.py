@@ -177,7 +177,7 @@ class Lane:
             log.warning(text, self.name, len(lost), extra={"event": "lease_lost"})
 
     def note_cancelled(self, job_ids: Iterable[str]) -> None:
-        """Jobs that are cancelled will be dropped when a batch is composed."""
+        """Jobs are cancelled: those in hand end the next time that it is looked."""
         with self.changed:
             self.cancelled.update(dict.fromkeys(job_ids))
             while len(self.cancelled) > CANCELLED_KEPT:
@@ -226,7 +226,7 @@ class Lane:
     def untimely(self, work: Work, is_revoked: Callable[[str], bool]) -> End | None:
         """The end of a job that was cancelled or has expired; ``None`` for all others."""
         job = work.job
-        if job.id in self.cancelled or is_revoked(job.id):
+        if work.cancelled or job.id in self.cancelled or is_revoked(job.id):
             return End(work, Outcome.CANCELLED, JobCancelled("the job was cancelled"))
         if job.expires is not None and not work.started and job.expires < self.now():
             return End(work, Outcome.EXPIRED, JobExpired("the job was not started before its deadline"))
@@ -240,16 +240,34 @@ class Lane:
             batch = [waiting[index] for index in compose(waiting, limits)]
             taken = set(map(id, batch))
             self.pool = [entry for entry in self.pool if id(entry) not in taken]
-            cost = padded_cost([entry.cost for entry in batch], packed=limits.packed) if batch else 0
-            self._overload.busy_until = time.monotonic() + self.model.seconds(cost)
+            self.running = batch
+            for entry in batch:
+                entry.work.started = True
+            self._overload.busy_until = time.monotonic() + self.predicted_seconds(batch)
             return batch, ends
+
+    def predicted_seconds(self, batch: Sequence[Entry]) -> float:
+        """How long a forward pass over these items should take; 0 while nothing is known."""
+        costs = [entry.cost for entry in batch]
+        return self.model.seconds(padded_cost(costs, packed=self.limits.packed)) if costs else 0.0
+
+    def drop(self, is_revoked: Callable[[str], bool]) -> list[End]:
+        """The ends of waiting jobs whose time is over. What runs and was cancelled is marked; it ends with its pass."""
+        with self.changed:
+            for entry in self.running:
+                if not entry.item.over and (entry.work.job.id in self.cancelled or is_revoked(entry.work.job.id)):
+                    entry.work.cancelled = entry.item.over = True
+            ends = self._drop(is_revoked)
+            self._overload.gave_way = max(self._overload.gave_way - len(ends), 0)
+            return ends
 
     def _drop(self, is_revoked: Callable[[str], bool]) -> list[End]:
         """Take out of the pool, and of what was put aside, what was cancelled or has expired, or ended otherwise."""
         ends: list[End] = []
+        running = {entry.work.field for entry in self.running}
 
         def stays(work: Work) -> bool:
-            if not work.ended and (end := self.untimely(work, is_revoked)) is not None:
+            if not work.ended and work.field not in running and (end := self.untimely(work, is_revoked)) is not None:
                 ends.append(end)
             return not work.ended
 

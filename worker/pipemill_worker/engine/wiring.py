@@ -33,6 +33,8 @@ class EngineSettings:
     max_deliveries: int = 3
     #: Threads of each lane that preprocess, each with its own tokenizers.
     preprocess_threads: int = 1
+    #: How long a forward pass may be without a sign of life, at least, in seconds; None for as long as it likes.
+    stuck_seconds: float | None = 300.0
 
 
 class Gate:
@@ -80,6 +82,8 @@ class Wiring:
     closed: threading.Event = field(default_factory=threading.Event)
     #: By device: set when a lane of it may have a batch.
     ready: dict[str, threading.Event] = field(default_factory=dict)
+    #: Set when a job of some lane was cancelled.
+    cancels: threading.Event = field(default_factory=threading.Event)
 
     def retrying(self, call: Callable[[], T], what: str, until: threading.Event) -> T | None:
         """Call the broker until it answers or ``until`` is set (then None): workers wait for their broker."""

@@ -20,6 +20,7 @@ class Work:
     __slots__ = (
         "_left",
         "alone",
+        "cancelled",
         "deliveries",
         "ended",
         "field",
@@ -45,6 +46,8 @@ class Work:
         self.started = False
         #: When the last forward pass of one of its items ended, in seconds of the monotonic clock; 0 before.
         self.ran_at = 0.0
+        #: It was found to be cancelled while a forward pass held it; it ends with the pass.
+        self.cancelled = False
         #: Its end is on its way, or its lease is lost: nothing more is done for it.
         self.ended = False
 

@@ -37,6 +37,7 @@ from pipemill_worker.pipelines.plain import to_plain
 from pipemill_worker.pipelines.rules import TASK_RULES, Sharing
 from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings, Validate
 from pipemill_worker.pipelines.staged import Plan, Stages, StagesPerThread
+from pipemill_worker.pipelines.underway import Underway, watched
 from pipemill_worker.pipelines.warming import SelfCheck, warm_up
 from pipemill_worker.policy.calibration import Bounds, Calibration
 from pipemill_worker.seams import Item, Prepared
@@ -89,6 +90,9 @@ class TransformersRunner:
         packs = packs and (not settings.compile or compiles_layers(pipe.model))
         self._packing = self._pack() if packs else None
         self._generates = self._task_rule.generates and pipe.model.can_generate()
+        self._underway = Underway()
+        if self._generates:
+            watched(pipe.model, self._underway)
         reads_and_writes = self._generates and pipe.model.config.is_encoder_decoder
         #: The most tokens in a row; ``None`` if the model has no such bound.
         self.token_limit = token_limit(pipe.model, "encoder" if reads_and_writes else "")
@@ -133,15 +137,19 @@ class TransformersRunner:
     def forward(self, items: Sequence[Item]) -> Sequence[Any]:
         """Run one forward pass over items with equal group keys; one output per item, in order."""
         payloads: list[Payload] = [item.payload for item in items]
-        if bundle := payloads[0].bundle:  # It runs alone.
-            with _seeded(payloads[0], self.pipe.device):
-                return [[self._forward([each])[0] for each in bundle]]
-        return self._forward(payloads)
+        # Speech is cut into windows of its own, and those that are done leave the batch.
+        with self._underway.holding(items, by_row=self.task != "automatic-speech-recognition"):
+            if bundle := payloads[0].bundle:  # It runs alone.
+                with _seeded(payloads[0], self.pipe.device):
+                    return [[self._forward([each])[0] for each in bundle]]
+            return self._forward(payloads)
 
     def _forward(self, payloads: Sequence[Payload]) -> Sequence[Any]:
         stages = self._threads.stages
+        self._underway.step()
         if (raw := payloads[0].raw) is not None:  # It runs alone.
-            return [[stages.forward(chunk, payloads[0].forward) for chunk in stages.preprocess_one(*raw)]]
+            chunks = map(self._underway.passed, stages.preprocess_one(*raw))
+            return [[stages.forward(chunk, payloads[0].forward) for chunk in chunks]]
         outputs = stages.forward(sent(collate(payloads, self._rule), self.pipe.device), payloads[0].forward)
         rule = self._task_rule
         if rule.only is not None:

@@ -18,9 +18,8 @@ while i <= #ARGV do
   local follow = tonumber(ARGV[i + 6])
   local result = ARGV[2] .. id
   local done = redis.call('HEXISTS', KEYS[1], field)
-  if done == 1 and id ~= '' and ended[string.match(redis.call('GETRANGE', result, 0, 40), '^{"status": ?"(%u+)"')] then
-    done = 2
-  end
+  local head = id ~= '' and redis.call('GETRANGE', result, 0, 160) or ''
+  if done == 1 and ended[string.match(head, '^{"status": ?"(%u+)"')] then done = 2 end
   if done == 1 and how == 'move' and redis.call('EXISTS', value) == 0 then done = 3 end
   if done == 1 then
     for k = i + 7, i + 6 + 2 * follow, 2 do redis.call('LPUSH', ARGV[k], ARGV[k + 1]) end
@@ -51,7 +50,8 @@ while i <= #ARGV do
     end
     if done == 2 or outcome == 'cancelled' then
       redis.call('ZREM', KEYS[5], id)
-      outcome = 'cancelled'
+      -- Who asked for a job past its deadline has ended it as expired.
+      outcome = done == 2 and string.find(head, '^{"status": ?"REVOKED".*"exc_message": ?%["expired"') and 'expired' or 'cancelled'
     end
     redis.call('HDEL', KEYS[1], field)
     totals[outcome] = (totals[outcome] or 0) + 1
