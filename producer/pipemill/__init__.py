@@ -12,6 +12,7 @@ from pipemill.errors import (
     ConfigurationError,
     DeliveryLimitReached,
     InferenceFailed,
+    InferenceInterrupted,
     InputTooLong,
     InvalidInput,
     InvalidParameter,
@@ -24,6 +25,7 @@ from pipemill.errors import (
     MissingExtra,
     ModelLoadError,
     NotSerialisable,
+    OutOfMemory,
     ParameterRefused,
     PayloadMissing,
     PayloadTooLarge,
@@ -31,6 +33,8 @@ from pipemill.errors import (
     QueueFull,
     ResultNotSerialisable,
     ResultTimeout,
+    RetryLimitReached,
+    SourceUnavailable,
     SubmitError,
     UnknownJob,
     UnknownQueue,
@@ -38,9 +42,10 @@ from pipemill.errors import (
 from pipemill.handles import AsyncJob, Job
 from pipemill.jobs import JobOptions
 from pipemill.media import Array, Audio, Image, Video
-from pipemill.protocol import JobStatus, Result
+from pipemill.protocol import Incident, JobStatus, Result
 from pipemill.replies import JobInfo
 from pipemill.store.base import QueueInfo, QueueReport
+from pipemill.store.dead import DeadLetter
 
 __version__ = "0.1.0"
 
@@ -57,9 +62,12 @@ __all__ = [
     "CatalogueError",
     "Client",
     "ConfigurationError",
+    "DeadLetter",
     "DeliveryLimitReached",
     "Image",
+    "Incident",
     "InferenceFailed",
+    "InferenceInterrupted",
     "InputTooLong",
     "InvalidInput",
     "InvalidParameter",
@@ -76,6 +84,7 @@ __all__ = [
     "MissingExtra",
     "ModelLoadError",
     "NotSerialisable",
+    "OutOfMemory",
     "ParameterRefused",
     "PayloadMissing",
     "PayloadTooLarge",
@@ -86,6 +95,8 @@ __all__ = [
     "Result",
     "ResultNotSerialisable",
     "ResultTimeout",
+    "RetryLimitReached",
+    "SourceUnavailable",
     "SubmitError",
     "UnknownJob",
     "UnknownQueue",

@@ -13,6 +13,7 @@ from pipemill.errors import BrokerUnavailable, PipemillError, ResultTimeout, Unk
 from pipemill.handles import AsyncJob
 from pipemill.jobs import JobOptions
 from pipemill.known import KnownQueues, broker_url
+from pipemill.letters import AsyncDeadLetters
 from pipemill.loop import in_thread, sleep
 from pipemill.protocol import JobStatus, Result, encode_arguments, names
 from pipemill.replies import JobInfo
@@ -48,6 +49,7 @@ class AsyncClient:
         self._store = _open_store(broker, catalogue) if store is None else store
         self._transit = Transit(self._known, blobs, decodes=decode)
         self._checks_parameters = check_parameters
+        self.dead = AsyncDeadLetters(self._store)  #: as ``Client.dead``
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from pipemill.errors import BrokerUnavailable, PipemillError, ResultTimeout, Unk
 from pipemill.handles import Job
 from pipemill.jobs import JobOptions
 from pipemill.known import KnownQueues, broker_url
+from pipemill.letters import DeadLetters
 from pipemill.protocol import JobStatus, Result, names
 from pipemill.replies import JobInfo
 from pipemill.store.base import Accepted, QueueInfo, QueueReport, QueueStore, Standing, Submission
@@ -46,6 +47,8 @@ class Client:
         self._store = _open_store(broker, catalogue) if store is None else store
         self._transit = Transit(self._known, blobs, decodes=decode)
         self._checks_parameters = check_parameters
+        #: The jobs that were given up: look at them, replay them, drop them.
+        self.dead = DeadLetters(self._store)
 
     def __enter__(self) -> Self:
         return self

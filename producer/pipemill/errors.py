@@ -23,9 +23,13 @@
     │   ├── InvalidParameter        a parameter is unknown, forbidden or out of bounds
     │   ├── InputTooLong            more tokens than the model takes
     │   ├── InferenceFailed         the pipeline raised
+    │   │   ├── InferenceInterrupted  what may pass: a dropped connection, a full disk
+    │   │   └── OutOfMemory         no memory, though the job ran alone
     │   ├── ResultNotSerialisable   the answer can't be written as JSON
     │   ├── PayloadMissing          a payload sent by reference is gone
+    │   ├── SourceUnavailable       what the job refers to can't be had for now
     │   ├── DeliveryLimitReached    workers died on it too often
+    │   ├── RetryLimitReached       attempts failed too often, with what might have passed
     │   ├── JobFailed               failed with an error this process doesn't know
     │   ├── JobCancelled            cancelled before it ended
     │   └── JobExpired              not started before its deadline
@@ -37,7 +41,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 
 class PipemillError(Exception):
@@ -106,7 +110,15 @@ class NotSerialisable(SubmitError):
 
 
 class JobError(PipemillError):
-    """Raised by ``result()`` when a job ended other than well."""
+    """Raised by ``result()`` when a job ended other than well.
+
+    Whether the same job may succeed later, as it is, each class says of itself: retries go by that, never by names.
+    """
+
+    #: The cause may pass: the job is worth another attempt.
+    transient: ClassVar[bool] = False
+    #: Attempts that are worth it for this error, if fewer than the queue allows; None leaves it to the queue.
+    worth_attempts: ClassVar[int | None] = None
 
 
 class MalformedJob(JobError):
@@ -133,6 +145,19 @@ class InferenceFailed(JobError):
     """The pipeline raised; the text carries its error."""
 
 
+class InferenceInterrupted(InferenceFailed):
+    """The pipeline raised what may pass: a dropped connection, a full disk, a library's internal error."""
+
+    transient = True
+
+
+class OutOfMemory(InferenceFailed):
+    """There was no memory for the job, though it ran alone; it is tried once more, others may have held it."""
+
+    transient = True
+    worth_attempts = 2
+
+
 class ResultNotSerialisable(JobError):
     """The pipeline's answer can't be written as JSON."""
 
@@ -141,8 +166,18 @@ class PayloadMissing(JobError):
     """A payload sent by reference is gone; submit the job again."""
 
 
+class SourceUnavailable(JobError):
+    """What the job refers to can't be had for now: a URL, or bytes at the place of large media."""
+
+    transient = True
+
+
 class DeliveryLimitReached(JobError):
     """Workers died while they held this job, as often as the limit allows."""
+
+
+class RetryLimitReached(JobError):
+    """Attempts failed as often as the queue allows, each with what might have passed; it is kept as a dead letter."""
 
 
 class JobFailed(JobError):
@@ -182,9 +217,13 @@ JOB_ERRORS: Final[dict[str, type[JobError]]] = {
         InvalidParameter,
         InputTooLong,
         InferenceFailed,
+        InferenceInterrupted,
+        OutOfMemory,
         ResultNotSerialisable,
         PayloadMissing,
+        SourceUnavailable,
         DeliveryLimitReached,
+        RetryLimitReached,
         JobFailed,
         JobCancelled,
         JobExpired,

@@ -170,7 +170,9 @@ def test_malformed_messages_without_an_id(raw: bytes, mill: Mill) -> None:
     with redis.Redis.from_url(mill.url) as broker:
         broker.lpush(QUEUE, raw)
         until(lambda: report_on(mill.client, QUEUE).totals.get("dead", 0) == before + 1, "the message is dead")
-        assert broker.lindex(names.dead_key(QUEUE), 0) == raw
+    (letter,) = mill.client.dead.latest(QUEUE, 1)
+    assert (letter.id[:11], letter.error) == ("unreadable-", "MalformedJob")
+    assert mill.client.dead.show(QUEUE, letter.id).message == raw
 
 
 def test_oversized_inputs_are_refused_at_once(mill: Mill) -> None:

@@ -53,6 +53,8 @@ def _redis_rig(url: str, client: Any, shared: Callable[[], Any]) -> Rig:
             client.zadd(names.LEASES_KEY, {member: deadline - seconds})
         for member, due in client.zrange(names.delayed_key(QUEUE), 0, -1, withscores=True):
             client.zadd(names.delayed_key(QUEUE), {member: due - seconds})
+        for member, died in client.zrange(names.dead_times_key(QUEUE), 0, -1, withscores=True):
+            client.zadd(names.dead_times_key(QUEUE), {member: died - seconds})
 
     def worker() -> JobStore:
         return RedisJobStore(url, QUEUE, lease_seconds=LEASE, client=shared())

@@ -14,7 +14,9 @@ from pipemill import (
     AsyncJob,
     Audio,
     Client,
+    DeadLetter,
     Image,
+    Incident,
     Job,
     JobError,
     JobInfo,
@@ -26,6 +28,7 @@ from pipemill import (
     QueueReport,
     Result,
     ResultTimeout,
+    RetryLimitReached,
     Video,
     testing,
 )
@@ -116,6 +119,23 @@ def send_and_receive_media(file: Path, samples: Any) -> list[Any]:
             return [client.run("photos", inputs)]
         except ParameterRefused as error:
             return [str(error)]
+
+
+async def look_at_dead_letters(client: Client, asynchronous: AsyncClient) -> list[tuple[Any, dict[str, Any]]]:
+    """What an operator's script does."""
+    letters = client.dead.latest("photos", 50)
+    assert_type(letters, list[DeadLetter])
+    letter = client.dead.show("photos", letters[0].id)
+    assert_type([incident.at for incident in letter.history], list[float])
+    assert_type(letter.history[0], Incident)
+    assert_type(client.dead.replay("photos", [letter.id]), list[str])
+    assert_type(client.dead.drop("photos"), int)
+    assert_type(await asynchronous.dead.latest("photos"), list[DeadLetter])
+    try:
+        await asynchronous.dead.replay("photos")
+    except RetryLimitReached as error:
+        assert_type(error.transient, bool)
+    return [letter.arguments()]
 
 
 def look_at_queues(client: Client) -> dict[str, int]:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipemill.catalogue.model import BlobSettings
-from pipemill.errors import BlobStoreError, BrokerError, ConfigurationError, MissingExtra
+from pipemill.errors import BlobStoreError, BrokerError, ConfigurationError, MissingExtra, SourceUnavailable
 from pipemill.store.blobs import MemoryBlobs
 from pipemill.store.files import FileBlobs, due_folders, files_of, tiered
 
@@ -208,6 +208,27 @@ def test_what_alone_is_forbidden_is_not_waited_for(
     refused = ""
     with pytest.raises(BlobStoreError, match="can't read from"):
         both.get(theirs)
+
+
+def test_what_alone_cant_be_read_may_wait_alone(
+    files: FileBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One object that fails while the place works is its job's own wait; after a moment's outage it is read."""
+    both = tiered(MemoryBlobs(), files, BlobSettings(location=f"file://{tmp_path}"))
+    bad = files.put(b"bad", 60)
+    read, failures = LocalFileSystem.cat_file, [2]
+
+    def fails(self: Any, path: str) -> bytes:
+        if bad.removeprefix("files:") in path and failures[0]:
+            failures[0] -= 1
+            raise OSError(5, "Input/output error")
+        return bytes(read(self, path))
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", fails)
+    with pytest.raises(SourceUnavailable, match=r"can't be read for now \(OSError\)"):
+        both.get(bad)
+    failures[0] = 1
+    assert both.get(bad) == b"bad"
 
 
 def test_credentials_are_in_no_error(broken: Mock) -> None:

@@ -85,6 +85,10 @@ class PipelineRunner(Protocol):
         """Whether this error of ``forward`` means that the device is unusable until the process restarts."""
         ...
 
+    def is_transient(self, error: BaseException) -> bool:
+        """Whether this error may pass by itself, though the device goes on: the same job may succeed a little later."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """Facts for people: task, model, revision, device, dtype."""
         ...

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from pipemill.catalogue.broker import DEFAULT_BROKER, BrokerUrl
+from pipemill.catalogue.retry import RetrySettings
 from pipemill.catalogue.rules import (
     ADAPTER_FORMS,
     MODEL_FORMS,
@@ -24,6 +25,7 @@ from pipemill.catalogue.rules import (
     check_some,
     source_of,
 )
+from pipemill.catalogue.settings import Settings
 from pipemill.parameters import MEDIA_TASKS, Task
 
 #: Jobs leased ahead for each item of a full batch, unless the queue says otherwise: the next batches are at hand
@@ -63,12 +65,6 @@ HostName = Annotated[
         json_schema_extra={"allowed": "a host's name in lower case, such as images.example.org or *.example.org"},
     ),
 ]
-
-
-class Settings(BaseModel):
-    """Base of all sections: strict, closed, unchanging, and silent about values in errors."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class WorkerSettings(Settings):
@@ -273,6 +269,9 @@ class QueueSettings(Settings):
     )
     batch: Annotated[BatchSettings, _Section] = Field(default=BatchSettings(), description="The largest forward pass.")
     limits: Annotated[LimitSettings, _Section] = Field(default=LimitSettings(), description="What is refused.")
+    retry: Annotated[RetrySettings, _Section] = Field(
+        default=RetrySettings(), description="When a job is tried again; never for its own bad input."
+    )
     result_ttl_seconds: int = Field(
         default=3_600, ge=1, le=31_536_000, description="Seconds for which a result can be read."
     )

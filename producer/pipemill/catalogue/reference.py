@@ -18,6 +18,7 @@ from pipemill.catalogue.model import (
     WorkerSettings,
 )
 from pipemill.catalogue.overlay import CATALOGUE_VARIABLE, Overlay, variable_of
+from pipemill.catalogue.retry import RetrySettings
 from pipemill.parameters import PARAMETERS, REQUIRED
 from pipemill.parameters.generation import Generation
 from pipemill.validation import allowed, schema_of
@@ -29,6 +30,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`queues.NAME`", QueueSettings),
     ("`queues.NAME.batch`", BatchSettings),
     ("`queues.NAME.limits`", LimitSettings),
+    ("`queues.NAME.retry`", RetrySettings),
     ("`queues.NAME.urls`", UrlSettings),
 )
 #: Said before the tasks' tables.

@@ -38,6 +38,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "cancel": Entry(where="pipemill.cli.jobs:cancel", help="Cancel a job."),
     "map": Entry(where="pipemill.cli.bulk:map_lines", help="Run a file of inputs through a queue."),
     "queues": Entry(where="pipemill.cli.queues:queues", help="List the queues and how they stand."),
+    "dead": Entry(where="pipemill.cli.dead:dead", help="Look at dead letters, replay or drop them."),
     "schema": Entry(where="pipemill.cli.schema:schema", help="Say which parameters a task takes, as a JSON Schema."),
     "check": Entry(where="pipemill.cli.setup:check", help="Name every mistake in a catalogue."),
     "broker": Entry(where="pipemill.cli.setup:broker", help="Run a Valkey server for trying things out."),

@@ -5,6 +5,7 @@ enqueue, and any Celery worker could read what our clients enqueue. Results are 
 own keys: ``AsyncResult`` reads them. Everything else lives under one prefix, ``pipemill:``.
 """
 
+from pipemill.protocol.history import History, Incident, IncidentKind
 from pipemill.protocol.messages import (
     Job,
     decode_arguments,
@@ -18,6 +19,9 @@ from pipemill.protocol.results import Result, decode_result, dumps, encode_failu
 from pipemill.protocol.states import JobStatus, Outcome
 
 __all__ = [
+    "History",
+    "Incident",
+    "IncidentKind",
     "Job",
     "JobStatus",
     "Outcome",

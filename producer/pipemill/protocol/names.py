@@ -52,8 +52,28 @@ def delayed_key(queue: str) -> str:
 
 
 def dead_key(queue: str) -> str:
-    """List of dead letters, newest first."""
+    """List of the messages that workers before dead letters had a history gave up, newest first."""
     return f"{PREFIX}dead:{queue}"
+
+
+def dead_times_key(queue: str) -> str:
+    """Sorted set of dead letters by the time they died."""
+    return f"{PREFIX}dead-times:{queue}"
+
+
+def dead_letters_key(queue: str) -> str:
+    """Hash of dead letters: what is said of each (JSON), a line feed, its message; under the empty name, all bytes."""
+    return f"{PREFIX}dead-letters:{queue}"
+
+
+def dead_payload_key(job_id: str) -> str:
+    """Where the payload of a dead letter lies."""
+    return f"{PREFIX}dead-payload:{job_id}"
+
+
+def dead_history_key(job_id: str) -> str:
+    """List of what happened to a dead letter's job, oldest first."""
+    return f"{PREFIX}dead-history:{job_id}"
 
 
 def counters_key(queue: str) -> str:
@@ -82,6 +102,11 @@ def record_key(job_id: str) -> str:
 def payload_key(job_id: str) -> str:
     """Where a large payload lies while the job hasn't ended."""
     return f"{PREFIX}payload:{job_id}"
+
+
+def history_key(job_id: str) -> str:
+    """List of what happened to a job that hasn't ended, oldest first; there is none as long as all goes well."""
+    return f"{PREFIX}history:{job_id}"
 
 
 def blob_key(name: str) -> str:

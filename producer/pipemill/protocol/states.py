@@ -40,7 +40,9 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     #: The job's deadline passed before it ran.
     EXPIRED = "expired"
-    #: Workers died on the job too often, or its message can't be answered; it is kept as a dead letter.
+    #: Workers died on the job or attempts failed too often, or its message has no id; it is kept as a dead letter.
     DEAD = "dead"
     #: The job waits for its time; it comes back.
     PARKED = "parked"
+    #: An attempt failed with what may pass; the job waits a little and comes back.
+    RETRIED = "retried"

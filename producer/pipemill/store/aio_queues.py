@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Final
 
 from pipemill.protocol import names
-from pipemill.store import wire
+from pipemill.store import dead, wire
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.channels import Channels
 from pipemill.store.connection import Client, connect_async, script, translated
-from pipemill.store.queues import LOOK_AGAIN_SECONDS, wire_report
+from pipemill.store.dead import DeadLetter, Replay
+from pipemill.store.queues import LOOK_AGAIN_SECONDS, wire_letter, wire_report
 from pipemill.store.redis_blobs import RedisBlobs
 
 #: Most waits that look at their job at the same time; each does so on a connection.
@@ -127,6 +128,31 @@ class AsyncRedisQueueStore:
             mine = owners.get(info.name, [])
             wire_report(pipe, info.name, mine)
             return wire.read_report(info, await pipe.execute(), len(mine))
+
+    async def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
+        """The last dead letters, the latest first."""
+        with translated(self.url):
+            reply = await script("letters").run_async(self._client, *dead.list_call(queue, limit))
+        return dead.read_list(queue, reply)
+
+    async def dead_letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+        """One dead letter, whole."""
+        with translated(self.url):
+            async with self._client.pipeline(transaction=False) as pipe:
+                wire_letter(pipe, queue, letter_id)
+                return dead.read_whole(queue, letter_id, *await pipe.execute())
+
+    async def replay(self, queue: str, letter_ids: Sequence[str]) -> Replay | None:
+        """Put dead letters back into their queue; None when the queue is unknown."""
+        call = dead.replay_call(queue, letter_ids, wire.PAYLOAD_TTL_SECONDS)
+        with translated(self.url):
+            return dead.read_replay(await script("replay").run_async(self._client, *call))
+
+    async def drop(self, queue: str, letter_ids: Sequence[str]) -> list[bool]:
+        """Forget dead letters; whether each was there."""
+        call = dead.drop_call(queue, letter_ids)
+        with translated(self.url):
+            return [code == 1 for code in await script("drop").run_async(self._client, *call)]
 
     async def close(self) -> None:
         """Close connections."""

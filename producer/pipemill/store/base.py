@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from pipemill.protocol import Outcome, Result
+from pipemill.protocol import History, Outcome, Result
+from pipemill.store.dead import DeadLetter, Replay
 
 #: How long a job taken and not renewed stays with its owner, in seconds.
 DEFAULT_LEASE_SECONDS: Final = 15.0
@@ -148,6 +149,12 @@ class Completion:
     document: bytes | None = None
     #: When a parked job is due, in seconds since the epoch.
     due: float = 0.0
+    #: How long a job that is retried waits, in seconds.
+    delay: float = 0.0
+    #: What is added to the history of a job that is retried or given up: ``protocol.history.encode_incident``.
+    incident: bytes = b""
+    #: What the dead letter of a job says: ``protocol.history.encode_letter``.
+    letter: bytes = b""
     #: Messages to push when, and only if, the lease was still ours: (list key, message).
     follow_ups: Sequence[tuple[str, bytes]] = ()
 
@@ -213,6 +220,10 @@ class JobStore(Protocol):
 
     def payloads(self, job_ids: Sequence[str]) -> list[bytes | None]:
         """Fetch payloads sent by reference; None for each that is gone."""
+        ...
+
+    def histories(self, job_ids: Sequence[str]) -> list[History]:
+        """What happened to each job so far, other than well."""
         ...
 
     def complete(self, completions: Sequence[Completion]) -> list[bool]:
@@ -286,6 +297,22 @@ class QueueStore(Protocol):
         """All known queues, by name."""
         ...
 
+    def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
+        """The last dead letters, the latest first, without message, payload and history."""
+        ...
+
+    def dead_letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+        """One dead letter, whole."""
+        ...
+
+    def replay(self, queue: str, letter_ids: Sequence[str]) -> Replay | None:
+        """Put dead letters back into their queue, up to the depth cap; None when the queue is unknown."""
+        ...
+
+    def drop(self, queue: str, letter_ids: Sequence[str]) -> list[bool]:
+        """Forget dead letters; whether each was there."""
+        ...
+
     def close(self) -> None:
         """Close connections."""
         ...
@@ -325,6 +352,22 @@ class AsyncQueueStore(Protocol):
 
     async def reports(self) -> list[QueueReport]:
         """All known queues, by name."""
+        ...
+
+    async def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
+        """The last dead letters, the latest first, without message, payload and history."""
+        ...
+
+    async def dead_letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+        """One dead letter, whole."""
+        ...
+
+    async def replay(self, queue: str, letter_ids: Sequence[str]) -> Replay | None:
+        """Put dead letters back into their queue, up to the depth cap; None when the queue is unknown."""
+        ...
+
+    async def drop(self, queue: str, letter_ids: Sequence[str]) -> list[bool]:
+        """Forget dead letters; whether each was there."""
         ...
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from pipemill.catalogue.model import BlobSettings
-from pipemill.errors import BlobStoreError, ConfigurationError, MissingExtra, PipemillError
+from pipemill.errors import BlobStoreError, ConfigurationError, MissingExtra, PipemillError, SourceUnavailable
 from pipemill.store.base import BlobStore
 from pipemill.store.blobs import NAME, check_size, name_in, new_name
 from pipemill.validation.words import cut, redact
@@ -205,15 +205,34 @@ class TieredBlobs:
         return (self._far if len(data) >= self._min_bytes else self._near).put(data, ttl_seconds)
 
     def get(self, reference: str, max_bytes: int | None = None) -> bytes | None:
-        """Read what a reference of either stands for; None when it is gone."""
+        """Read what a reference of either stands for; None when it is gone.
+
+        Raises
+        ------
+        SourceUnavailable
+            When it can't be read though the place works: that job may wait, others need not.
+        BlobStoreError
+            When the place can't be used.
+        ValueError
+            When it may not be read here, which waiting won't mend.
+
+        """
         if not _is_far(reference):
             return self._near.get(reference, max_bytes)
         try:
             return self._far.get(reference, max_bytes)
         except BlobStoreError as error:
-            if isinstance(error.__context__, PermissionError) and self._far.works():
-                raise ValueError("it may not be read here, though others may: waiting won't help") from error
-            raise
+            if not self._far.works():
+                raise
+            if isinstance(error.__context__, PermissionError):
+                text = "it may not be read here, though others may: waiting won't help"
+                raise ValueError(text) from error  # noqa: TRY004  # the seam's word for a reference of no use here
+        try:
+            return self._far.get(reference, max_bytes)  # The place may have been away only just now.
+        except BlobStoreError as error:
+            cause = type(error.__context__).__name__
+            text = f"its bytes can't be read for now ({cause}), though their place works: try again, or send them anew"
+            raise SourceUnavailable(text) from error
 
     def delete(self, references: Sequence[str]) -> None:
         """Forget them."""

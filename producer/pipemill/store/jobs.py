@@ -11,14 +11,13 @@ import orjson
 from redis.exceptions import NoScriptError
 
 from pipemill.errors import BrokerUnavailable
-from pipemill.protocol import Outcome, names, split_deliveries
-from pipemill.store import wire
+from pipemill.protocol import History, Outcome, names, split_deliveries
+from pipemill.protocol.history import decode_history, encode_letter
+from pipemill.store import dead, wire
 from pipemill.store.base import DEFAULT_LEASE_SECONDS, BlobStore, Completion, Leased, QueueInfo, Renewal, Taken
 from pipemill.store.connection import Client, connect, script, translated
 from pipemill.store.redis_blobs import RedisBlobs
 
-#: Dead letters kept per queue.
-DEAD_LETTERS_KEPT: Final = 10_000
 #: Most jobs moved by one script, so that no script blocks the server for long.
 TAKE_AT_MOST: Final = 128
 #: Cancels told by one call.
@@ -140,6 +139,13 @@ class RedisJobStore:
             found: list[bytes | None] = self._client.mget([names.payload_key(job_id) for job_id in job_ids])
         return found
 
+    def histories(self, job_ids: Sequence[str]) -> list[History]:
+        """What happened to each job so far, other than well."""
+        with translated(self.url), self._client.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.lrange(names.history_key(job_id), 0, -1)
+            return [decode_history(entries) for entries in pipe.execute()]
+
     def complete(self, completions: Sequence[Completion]) -> list[bool]:
         """End leases atomically; large documents are written first and renamed by the script."""
         with translated(self.url):
@@ -160,17 +166,25 @@ class RedisJobStore:
 
     def _run_complete(self, completions: Sequence[Completion], ends: Sequence[_HowToEnd]) -> list[int]:
         """Run ``complete.lua``; its code for each."""
-        arguments: list[Any] = [names.record_key(""), names.result_key(""), names.payload_key(""), DEAD_LETTERS_KEPT]
+        arguments: list[Any] = [
+            names.record_key(""),
+            names.result_key(""),
+            names.payload_key(""),
+            *dead.end_arguments(),
+        ]
         for done, (how, value, seconds) in zip(completions, ends, strict=True):
             arguments += (done.field, done.job_id, done.outcome.value, how, value, seconds, len(done.follow_ups))
+            if done.outcome is Outcome.DEAD:
+                arguments += (done.incident, done.letter or encode_letter())
             for follow_up in done.follow_ups:
                 arguments += follow_up
         keys = [
             self._hash,
             names.counters_key(self.queue),
             names.delayed_key(self.queue),
-            names.dead_key(self.queue),
+            names.dead_times_key(self.queue),
             names.cancelled_key(self.queue),
+            names.dead_letters_key(self.queue),
         ]
         codes: list[int] = script("complete").run(self._client, keys, arguments)
         return codes
@@ -179,6 +193,8 @@ class RedisJobStore:
         """How the script is to end it; a large document is written here."""
         if done.outcome is Outcome.PARKED:
             return "park", "", done.due
+        if done.outcome is Outcome.RETRIED:
+            return "retry", done.incident, done.delay
         if done.document is None:
             return "drop", "", TRACE_TTL_SECONDS
         if len(done.document) <= names.REFERENCE_BYTES:
@@ -200,7 +216,7 @@ class RedisJobStore:
         """Run ``release.lua`` on an owner's jobs, whose queue need not be ours."""
         queue = names.owner_queue(owner)
         keys = [names.lease_key(owner), names.inbox_key(owner), names.LEASES_KEY, names.counters_key(queue)]
-        arguments = [owner, wire.STEPS, which, names.record_key(""), queue, *fields]
+        arguments = [owner, wire.STEPS, which, names.record_key(""), queue, *dead.death_arguments(owner), *fields]
         released: int = script("release").run(self._client, [*keys, *names.list_keys(queue)], arguments)
         if which != "some":
             self._client.hdel(names.lanes_key(queue), owner)

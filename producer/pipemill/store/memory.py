@@ -11,7 +11,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipemill.errors import JobCancelled, JobError, JobExpired
-from pipemill.protocol import JobStatus, Outcome, Result, decode_result, encode_failure, message_id, names
+from pipemill.protocol import (
+    History,
+    IncidentKind,
+    JobStatus,
+    Outcome,
+    Result,
+    decode_result,
+    encode_failure,
+    message_id,
+    names,
+)
+from pipemill.protocol.history import INCIDENTS_KEPT, at_time, decode_history, encode_incident
 from pipemill.store import wire
 from pipemill.store.base import (
     DEFAULT_LEASE_SECONDS,
@@ -27,6 +38,7 @@ from pipemill.store.base import (
     Taken,
 )
 from pipemill.store.blobs import MemoryBlobs
+from pipemill.store.memory_dead import Buried, MemoryDeadLetters, MemoryLetters
 
 
 @dataclass(slots=True)
@@ -38,9 +50,9 @@ class _Waiting:
 @dataclass(slots=True)
 class _Queue:
     info: QueueInfo
+    dead: MemoryLetters
     lists: list[deque[_Waiting]] = field(default_factory=lambda: [deque() for _ in names.PRIORITY_STEPS])
     parked: list[tuple[float, int, _Waiting]] = field(default_factory=list)
-    dead: list[bytes] = field(default_factory=list)
     cancelled: dict[str, float] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     lanes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -67,6 +79,7 @@ class MemoryBroker:
         #: Of jobs that wait.
         self.deadlines: dict[str, float] = {}
         self.payloads: dict[str, bytes] = {}
+        self.histories: dict[str, list[bytes]] = {}
         self.once: dict[tuple[str, str], str] = {}
         self.sequence = 0
         self._offset = 0.0
@@ -84,7 +97,13 @@ class MemoryBroker:
 
     def queue(self, name: str) -> _Queue:
         """Return a queue; like Redis' lists, it is there as soon as somebody uses it."""
-        return self.queues.setdefault(name, _Queue(QueueInfo(name=name, task="")))
+        return self.queues.setdefault(name, _Queue(QueueInfo(name=name, task=""), MemoryLetters(name, self.now)))
+
+    def note(self, job_id: str, incident: bytes) -> None:
+        """Add to what happened to a job."""
+        history = self.histories.setdefault(job_id, [])
+        history.append(at_time(incident, self.now()))
+        del history[:-INCIDENTS_KEPT]
 
     def push(self, list_name: str, raw: bytes) -> None:
         """Put a raw message into a list, as a plain Celery client would."""
@@ -182,6 +201,11 @@ class MemoryJobStore:
         with self._broker.changed:
             return [self._broker.payloads.get(job_id) for job_id in job_ids]
 
+    def histories(self, job_ids: Sequence[str]) -> list[History]:
+        """What happened to each job so far, other than well."""
+        with self._broker.changed:
+            return [decode_history(self._broker.histories.get(job_id, ())) for job_id in job_ids]
+
     def complete(self, completions: Sequence[Completion]) -> list[bool]:
         """End leases, each only if it is still ours."""
         with self._broker.changed:
@@ -195,27 +219,42 @@ class MemoryJobStore:
             return False
         broker, queue = self._broker, self._queue
         ended = broker.ending(done.job_id)
-        if done.outcome is Outcome.PARKED and not ended:
-            queue.parked.append((done.due, *held))
-            if done.job_id in broker.records:
-                broker.records[done.job_id] = ("p", 0, self._name)
-            queue.count(Outcome.PARKED)
+        if done.outcome in {Outcome.PARKED, Outcome.RETRIED} and not ended:
+            self._wait(done, *held)
             return True
+        if done.outcome is Outcome.DEAD and not ended:
+            self._bury(done, *held)
         broker.records.pop(done.job_id, None)
         broker.payloads.pop(done.job_id, None)
+        broker.histories.pop(done.job_id, None)
         if ended or done.outcome is Outcome.CANCELLED:
             queue.cancelled.pop(done.job_id, None)
         over = Outcome.EXPIRED if ended and ended.status is JobStatus.EXPIRED else Outcome.CANCELLED
         queue.count(over if ended else done.outcome)
         if ended:
             return False
-        if done.outcome is Outcome.DEAD:
-            queue.dead.insert(0, held[1].raw)
         if done.document is not None:
             broker.results[done.job_id] = done.document
         for list_name, raw in done.follow_ups:
             broker.push(list_name, raw)
         return True
+
+    def _wait(self, done: Completion, index: int, waiting: _Waiting) -> None:
+        broker, retried = self._broker, done.outcome is Outcome.RETRIED
+        if retried:
+            broker.note(done.job_id, done.incident)
+        self._queue.parked.append((broker.now() + done.delay if retried else done.due, index, waiting))
+        if done.job_id in broker.records:
+            broker.records[done.job_id] = ("p", 0, self._name)
+        self._queue.count(done.outcome)
+
+    def _bury(self, done: Completion, index: int, waiting: _Waiting) -> None:
+        broker, job_id = self._broker, done.job_id
+        if job_id and done.incident:
+            broker.note(job_id, done.incident)
+        payload, history = broker.payloads.get(job_id), broker.histories.get(job_id, [])
+        letter = Buried(broker.now(), names.PRIORITY_STEPS[index], waiting.raw, done.letter, payload, history)
+        self._queue.dead.bury(job_id or f"unreadable-{done.field.partition('|')[0]}", letter)
 
     def release(self, fields: Sequence[str]) -> int:
         """Give jobs back to the head of the queue."""
@@ -276,6 +315,8 @@ def _give_back(broker: MemoryBroker, owner: str, fields: Sequence[str], *, more_
         index, waiting = mine.pop(lease)
         queue.lists[index].appendleft(replace(waiting, deliveries=waiting.deliveries + more_deliveries))
         job_id = message_id(waiting.raw)
+        if job_id and more_deliveries:
+            broker.note(job_id, encode_incident(IncidentKind.LOST, worker=owner))
         if job_id and broker.records.get(job_id, "q")[0] == "r":
             broker.records[job_id] = ("q", 0, queue.info.name)
     queue.count("taken", -len(ours))
@@ -283,11 +324,11 @@ def _give_back(broker: MemoryBroker, owner: str, fields: Sequence[str], *, more_
     return len(ours)
 
 
-class MemoryQueueStore:
+class MemoryQueueStore(MemoryDeadLetters):
     """A producer's view of the broker in memory."""
 
     def __init__(self, broker: MemoryBroker):
-        self._broker = broker
+        super().__init__(broker)
         self.blobs: BlobStore = broker.blobs
 
     def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
+from pipemill.store.dead import DeadLetter, Replay
 from pipemill.store.memory import MemoryBroker, MemoryQueueStore
 
 #: How often a waiting producer looks, in seconds: nothing wakes an event loop from another thread's job.
@@ -54,6 +55,22 @@ class AsyncMemoryQueueStore:
     async def reports(self) -> list[QueueReport]:
         """All known queues, by name."""
         return self._store.reports()
+
+    async def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
+        """The last dead letters, the latest first."""
+        return self._store.dead_letters(queue, limit)
+
+    async def dead_letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+        """One dead letter, whole."""
+        return self._store.dead_letter(queue, letter_id)
+
+    async def replay(self, queue: str, letter_ids: Sequence[str]) -> Replay | None:
+        """Put dead letters back into their queue; None when the queue is unknown."""
+        return self._store.replay(queue, letter_ids)
+
+    async def drop(self, queue: str, letter_ids: Sequence[str]) -> list[bool]:
+        """Forget dead letters; whether each was there."""
+        return self._store.drop(queue, letter_ids)
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -12,10 +12,11 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pipemill.protocol import names
-from pipemill.store import wire
+from pipemill.store import dead, wire
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.channels import SUBSCRIBED_SECONDS
 from pipemill.store.connection import Client, connect, script, translated
+from pipemill.store.dead import DeadLetter, Replay
 from pipemill.store.redis_blobs import RedisBlobs
 
 #: A publish can be lost with its connection, so a waiting producer also looks this often, in seconds.
@@ -150,6 +151,28 @@ class RedisQueueStore:
             wire_report(pipe, info.name, mine)
             return wire.read_report(info, pipe.execute(), len(mine))
 
+    def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
+        """The last dead letters, the latest first."""
+        with translated(self.url):
+            return dead.read_list(queue, script("letters").run(self._client, *dead.list_call(queue, limit)))
+
+    def dead_letter(self, queue: str, letter_id: str) -> DeadLetter | None:
+        """One dead letter, whole."""
+        with translated(self.url), self._client.pipeline(transaction=False) as pipe:
+            wire_letter(pipe, queue, letter_id)
+            return dead.read_whole(queue, letter_id, *pipe.execute())
+
+    def replay(self, queue: str, letter_ids: Sequence[str]) -> Replay | None:
+        """Put dead letters back into their queue; None when the queue is unknown."""
+        call = dead.replay_call(queue, letter_ids, wire.PAYLOAD_TTL_SECONDS)
+        with translated(self.url):
+            return dead.read_replay(script("replay").run(self._client, *call))
+
+    def drop(self, queue: str, letter_ids: Sequence[str]) -> list[bool]:
+        """Forget dead letters; whether each was there."""
+        with translated(self.url):
+            return [code == 1 for code in script("drop").run(self._client, *dead.drop_call(queue, letter_ids))]
+
     def close(self) -> None:
         """Close connections."""
         self._forget_channels()
@@ -176,8 +199,15 @@ def wire_report(pipe: Any, queue: str, owners: Sequence[str]) -> None:
     for key in names.list_keys(queue):
         pipe.llen(key)
     pipe.zcard(names.delayed_key(queue))
-    pipe.llen(names.dead_key(queue))
+    pipe.zcard(names.dead_times_key(queue))
     pipe.hgetall(names.counters_key(queue))
     pipe.hgetall(names.lanes_key(queue))
     for owner in owners:
         pipe.hlen(names.lease_key(owner))
+
+
+def wire_letter(pipe: Any, queue: str, letter_id: str) -> None:
+    """Queue the commands that ``dead.read_whole`` reads; ``pipe`` may be blocking or asynchronous."""
+    pipe.hget(names.dead_letters_key(queue), letter_id)
+    pipe.lrange(names.dead_history_key(letter_id), 0, -1)
+    pipe.get(names.dead_payload_key(letter_id))

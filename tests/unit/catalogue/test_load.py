@@ -212,7 +212,7 @@ def test_relative_models_stand_beside_the_catalogue(tmp_path: Path, monkeypatch:
 
 def test_defaults_are_complete(tmp_path: Path) -> None:
     """A queue that says only what it must gets every default, also where a section is left empty."""
-    text = "worker:\nqueues:\n  q:\n    task: echo\n    parameters:\n    batch:\n    limits:\n"
+    text = "worker:\nqueues:\n  q:\n    task: echo\n    parameters:\n    batch:\n    limits:\n    retry:\n"
     catalogue = load_catalogue(write(tmp_path, text), environ={})
     queue = catalogue.queues["q"]
     assert catalogue.worker.model_dump() == {name: DEFAULTS[name] for name in type(catalogue.worker).model_fields}
@@ -247,6 +247,13 @@ def test_defaults_are_complete(tmp_path: Path) -> None:
             "max_pixels": 25_000_000,
             "max_seconds": 1_800,
             "max_frames": 1_024,
+        },
+        "retry": {
+            "max_attempts": 3,
+            "backoff_seconds": 1.0,
+            "max_backoff_seconds": 60.0,
+            "jitter": True,
+            "errors": "transient",
         },
         "result_ttl_seconds": 3_600,
         "prefetch": None,

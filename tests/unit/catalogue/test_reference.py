@@ -21,6 +21,7 @@ from pipemill.catalogue import (
     reference,
 )
 from pipemill.catalogue.model import BlobSettings, UrlSettings
+from pipemill.catalogue.retry import RetrySettings
 from pipemill.parameters import PARAMETERS
 from pipemill.parameters.generation import Generation
 
@@ -45,7 +46,17 @@ def test_module_prints_the_reference() -> None:
 
 @pytest.mark.parametrize(
     "model",
-    [Catalogue, WorkerSettings, BlobSettings, QueueSettings, BatchSettings, LimitSettings, UrlSettings, Generation],
+    [
+        Catalogue,
+        WorkerSettings,
+        BlobSettings,
+        QueueSettings,
+        BatchSettings,
+        LimitSettings,
+        RetrySettings,
+        UrlSettings,
+        Generation,
+    ],
 )
 def test_every_field_is_described(model: type[BaseModel]) -> None:
     """Each field says what it means and stands in the reference."""

@@ -71,6 +71,9 @@ class Runner:
     def is_device_lost(self, error: BaseException) -> bool:
         return "device lost" in str(error)
 
+    def is_transient(self, error: BaseException) -> bool:
+        return "for a while" in str(error)
+
     def describe(self) -> dict[str, Any]:
         return {"task": "words"}
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipemill.catalogue.model import LimitSettings
-from pipemill.errors import InvalidInput, MissingExtra, PayloadMissing, PayloadTooLarge
+from pipemill.errors import InvalidInput, MissingExtra, PayloadMissing, PayloadTooLarge, SourceUnavailable
 from pipemill_worker.media import Clip, MediaDecoder, Sound
 from pipemill_worker.media.decoder import MAX_DEPTH, MAX_VALUES
 from tests.unit.media.files import (
@@ -142,10 +142,11 @@ def fail_with(error: Exception | None) -> Any:
         (fail_with(None), PayloadMissing, "are gone: submit the job again"),
         (fail_with(ValueError("no")), InvalidInput, "none of this queue's"),
         (fail_with(PayloadTooLarge("no")), InvalidInput, "more than 1000000 bytes"),
+        (fail_with(SourceUnavailable("not for now")), SourceUnavailable, "not for now"),
     ],
 )
 def test_references_that_lead_nowhere_are_told(references: Any, error: type[Exception], says: str) -> None:
-    """Gone, unknown and too large are different things; the place is named."""
+    """Gone, away, unknown and too large are different things; the place is named."""
     with pytest.raises(error, match=rf"^inputs\.image: .*{says}"):
         decoder(references=references).decode({"image": {"$image": {"ref": "redis:a"}}})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import httpcore
 import pytest
 
-from pipemill.errors import InvalidInput
+from pipemill.errors import InvalidInput, JobError, SourceUnavailable
 from pipemill_worker.media.fetch import MAX_REDIRECTS, Network, UrlFetcher, dial
 from tests.helpers import until
 
@@ -293,7 +294,7 @@ def test_a_slow_answer_is_stopped(world: World, server: Server, part: str) -> No
         server.over.wait()
 
     server.answers["/"] = stuck
-    with pytest.raises(InvalidInput, match=r"media\.example\.org took more than 0\.2 seconds"):
+    with pytest.raises(SourceUnavailable, match=r"media\.example\.org took more than 0\.2 seconds"):
         fetcher(world, seconds=0.2)("http://media.example.org/", MOST)
 
 
@@ -305,7 +306,7 @@ def test_a_slow_look_up_is_stopped(world: World, server: Server) -> None:
         return world.resolve(host, port)
 
     fetch = UrlFetcher(HOSTS, MOST, 0.1, network=Network(resolve=stuck, dial=world.dial))
-    with pytest.raises(InvalidInput, match=r"media\.example\.org took more than 0\.1 seconds"):
+    with pytest.raises(SourceUnavailable, match=r"media\.example\.org took more than 0\.1 seconds"):
         fetch("http://media.example.org/", MOST)
     assert not world.dialled
 
@@ -320,37 +321,70 @@ def test_a_drip_is_stopped(world: World, server: Server) -> None:
             handler.wfile.write(b"x")
 
     server.answers["/"] = drip
-    with pytest.raises(InvalidInput, match="took more than"):
+    with pytest.raises(SourceUnavailable, match="took more than"):
         fetcher(world, seconds=0.3)("http://media.example.org/", MOST)
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "error", "says"),
     [
-        (say(b"gone", 404), "status 404"),
-        (say(b"", 500), "status 500"),
-        (say(b"", 302), "status 302"),
-        (say(b"part", 206), "status 206"),
-        (say(b"x", Content_Encoding="gzip"), "compressed"),
-        (lambda handler: handler.wfile.write(b"SSH-2.0-server\r\n"), "nothing could be fetched"),
+        (say(b"gone", 404), InvalidInput, "status 404"),
+        (say(b"", 408), SourceUnavailable, "status 408"),
+        (say(b"", 429), SourceUnavailable, "status 429"),
+        (say(b"", 500), SourceUnavailable, "status 500"),
+        (say(b"", 503), SourceUnavailable, "status 503"),
+        (say(b"", 302), InvalidInput, "status 302"),
+        (say(b"part", 206), InvalidInput, "status 206"),
+        (say(b"x", Content_Encoding="gzip"), InvalidInput, "compressed"),
+        (
+            lambda handler: handler.wfile.write(b"SSH-2.0-server\r\n"),
+            SourceUnavailable,
+            "nothing could be fetched",
+        ),
         (
             lambda handler: handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"),
+            SourceUnavailable,
             "nothing could be fetched",
         ),
         (
             lambda handler: handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 50_000),
+            SourceUnavailable,
             "nothing could be fetched",
         ),
     ],
-    ids=["404", "500", "redirect to nowhere", "206", "gzip", "no http", "cut", "endless head"],
+    ids=["404", "408", "429", "500", "503", "redirect to nowhere", "206", "gzip", "no http", "cut", "endless head"],
 )
-def test_answers_that_are_no_file_are_refused(world: World, server: Server, answer: Any, says: str) -> None:
-    """Anything but status 200 with all its bytes, as they are, is an error that names the host only."""
+def test_answers_that_are_no_file_are_refused(
+    world: World, server: Server, answer: Any, error: type[JobError], says: str
+) -> None:
+    """Anything but status 200 with all its bytes is an error that names the host only, and says whether it may pass."""
     server.answers["/private?token=secret"] = answer
-    with pytest.raises(InvalidInput, match=says) as raised:
+    with pytest.raises(error, match=says) as raised:
         fetcher(world)("http://media.example.org/private?token=secret", MOST)
     assert "secret" not in str(raised.value)
     assert "private" not in str(raised.value)
+    assert raised.value.transient is (error is SourceUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "says"),
+    [
+        (socket.EAI_AGAIN, SourceUnavailable, "can't be looked up for now"),
+        (socket.EAI_NONAME, InvalidInput, "has no address"),
+    ],
+)
+def test_a_name_that_is_not_found_now_is_told_from_one_that_is_none(
+    world: World, number: int, error: type[JobError], says: str
+) -> None:
+    """A resolver that can't tell for now says nothing of the name; one that knows of none does."""
+
+    def fail(host: str, port: int) -> Sequence[str]:
+        raise socket.gaierror(number, f"{host} {port}")
+
+    fetch = UrlFetcher(HOSTS, MOST, 20, network=Network(resolve=fail, dial=world.dial))
+    with pytest.raises(error, match=says):
+        fetch("http://media.example.org/", 100)
+    assert not world.dialled
 
 
 def test_a_connection_that_fails_is_an_error_with_a_sentence(world: World) -> None:
@@ -360,7 +394,7 @@ def test_a_connection_that_fails_is_an_error_with_a_sentence(world: World) -> No
         raise httpcore.ConnectError(f"{address} {port} {seconds}")
 
     fetch = UrlFetcher(HOSTS, MOST, 20, network=Network(resolve=world.resolve, dial=refuse))
-    with pytest.raises(InvalidInput, match=r"nothing could be fetched from media\.example\.org"):
+    with pytest.raises(SourceUnavailable, match=r"nothing could be fetched from media\.example\.org"):
         fetch("http://media.example.org/", 100)
 
 
@@ -395,7 +429,7 @@ def test_tls_checks_the_urls_host(world: World) -> None:
     """The certificate must be of the host that the URL names, though an address was connected to."""
     wire = Handshake()
     fetch = UrlFetcher(HOSTS, MOST, 20, network=Network(resolve=world.resolve, dial=lambda *_: wire))
-    with pytest.raises(InvalidInput, match="nothing could be fetched"):
+    with pytest.raises(SourceUnavailable, match="nothing could be fetched"):
         fetch("https://media.example.org/", 100)
     assert wire.names == [("media.example.org", True, ssl.CERT_REQUIRED)]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipemill_worker.pipelines.faults import is_device_lost, is_out_of_memory
+from pipemill_worker.pipelines.faults import is_device_lost, is_out_of_memory, is_transient
 from pipemill_worker.pipelines.plain import to_plain
 
 
@@ -73,3 +73,19 @@ def test_accelerator_errors_lose_the_device() -> None:
     error = torch.AcceleratorError.__new__(torch.AcceleratorError)
     assert is_device_lost(error)
     assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"), True),
+        (RuntimeError("cuFFT error: CUFFT_INTERNAL_ERROR"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False),
+        (RuntimeError("CUDA error: CUDNN_STATUS_INTERNAL_ERROR"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("cudnn_status_internal_error is what this text is about"), False),
+    ],
+)
+def test_an_error_that_leaves_the_device_whole_may_pass(error: BaseException, passes: bool) -> None:  # noqa: FBT001 - expected values
+    """A library's internal error is worth another try; a sticky one, and one of the model's, is not."""
+    assert is_transient(error) is passes

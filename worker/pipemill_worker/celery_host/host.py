@@ -19,6 +19,7 @@ from pipemill_worker.fleet.cores import usable_cores
 from pipemill_worker.measured import Measured, default_folder
 from pipemill_worker.pipelines import load_runner
 from pipemill_worker.policy.calibration import Calibration
+from pipemill_worker.policy.retries import RetryPolicy
 from pipemill_worker.seams import PipelineRunner
 
 log = logging.getLogger("pipemill.worker")
@@ -110,6 +111,7 @@ class Host:
             device=device,
             blobs=blobs,
             keep_above=self._keep_above,
+            retry=retry_policy(queue),
         )
 
     def _tuner(self, name: str, queue: QueueSettings, runner: PipelineRunner) -> Tuner:
@@ -141,3 +143,15 @@ class Host:
 
     def _threads(self) -> int:
         return self.catalogue.worker.torch_threads or usable_cores()
+
+
+def retry_policy(queue: QueueSettings) -> RetryPolicy:
+    """When a queue of the catalogue tries again."""
+    retry = queue.retry
+    return RetryPolicy(
+        max_attempts=retry.max_attempts,
+        backoff_seconds=retry.backoff_seconds,
+        max_backoff_seconds=retry.max_backoff_seconds,
+        jitter=retry.jitter,
+        any_failure=retry.errors == "any",
+    )

@@ -5,20 +5,35 @@ from __future__ import annotations
 import queue
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from pipemill.errors import JobError
-from pipemill.protocol import Job, Outcome, encode_failure
+from pipemill.protocol import History, Job, Outcome, encode_failure
 from pipemill.store.base import Completion
 from pipemill_worker.engine.keep import EngineClosed, Keep, encode_answer, links_of
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.prepare import noted_failure
+from pipemill_worker.engine.retries import fate_of, histories_of, needs_history
 from pipemill_worker.engine.wiring import CLOSED, Wiring, log
 from pipemill_worker.engine.work import End
 from pipemill_worker.seams import Prepared
 
 #: Most leases ended by one call.
 END_AT_MOST: Final = 128
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What is to be stored of a job."""
+
+    end: End
+    keep: Keep
+    outcome: Outcome
+    error: JobError | None
+    value: Any = None
+    document: bytes = b""
 
 
 class Completer:
@@ -52,11 +67,10 @@ class Completer:
     def _complete(self, lane: Lane, ends: list[End]) -> None:
         completions: list[Completion] = []
         keeps: list[Keep] = []
-        for end in ends:
-            keep = Keep(lane, self._wiring, end.work.job)
+        for answer, history in self._answers(lane, ends):
             with suppress(EngineClosed):
-                completions.append(self._completion(lane, end, keep))
-                keeps.append(keep)
+                completions.append(self._completion(lane, answer, history))
+                keeps.append(answer.keep)
         done, answered = self._end_leases(lane, completions)
         lane.let_go([end.work for end in ends])
         lost = done.count(False)
@@ -66,6 +80,22 @@ class Completer:
                     keep.forget()
         if lost:
             log.info("queue %s: %d jobs had ended or belong to others", lane.name, lost, extra={"event": "lease_lost"})
+
+    def _answers(self, lane: Lane, ends: Sequence[End]) -> list[tuple[_Answer, History]]:
+        """What is to be stored of each job, and what happened to it before, if that matters.
+
+        None, if the engine ended while the broker could not be asked: the jobs go back with their leases.
+        """
+        answers: list[_Answer] = []
+        for end in ends:
+            with suppress(EngineClosed):
+                answers.append(self._answer(lane, end))
+        asked = [each.end.work for each in answers if needs_history(lane, each.end.work, each.outcome, each.error)]
+        look = partial(histories_of, lane, asked)
+        histories = self._wiring.retrying(look, f"queue {lane.name}: histories", self._wiring.closed)
+        if histories is None:
+            return []
+        return [(each, histories.get(each.end.work.job.id, ())) for each in answers]
 
     def _end_leases(self, lane: Lane, completions: Sequence[Completion]) -> tuple[list[bool], bool]:
         """Which leases were still ours, and whether the first call told so.
@@ -82,35 +112,53 @@ class Completer:
         done = self._wiring.retrying(complete, f"queue {lane.name}: complete", self._wiring.closed)
         return done or [], done is not None and calls == 1
 
-    def _completion(self, lane: Lane, end: End, keep: Keep) -> Completion:
-        job, outcome, error = end.work.job, end.outcome, end.error
+    def _answer(self, lane: Lane, end: End) -> _Answer:
+        """Postprocess and encode what a job came to.
+
+        Raises
+        ------
+        EngineClosed
+            When the engine ended while a part of the answer could not be put aside.
+
+        """
+        job, keep = end.work.job, Keep(lane, self._wiring, end.work.job)
+        answer = _Answer(end, keep, end.outcome, end.error)
+        if end.outcome is Outcome.PARKED or end.error is not None:
+            return answer
+        try:
+            answer.value, answer.document = encode_answer(job, lane.runner.finish(*_prepared(end)), keep)
+        except EngineClosed:
+            raise
+        except JobError as problem:
+            answer.error = problem
+        except Exception as problem:  # noqa: BLE001  # whatever it is, it is this job's
+            answer.error = noted_failure(lane, job.id, "postprocess_failed", problem)
+        if answer.error is not None and answer.outcome is Outcome.SUCCEEDED:
+            answer.outcome = Outcome.FAILED
+        return answer
+
+    def _completion(self, lane: Lane, answer: _Answer, history: History) -> Completion:
+        """How the store is to end a job's lease; a job that is tried again hasn't ended, so nothing follows it yet."""
+        work, outcome, error, document = answer.end.work, answer.outcome, answer.error, answer.document
+        job = work.job
+        ended = Completion(field=work.field, job_id=job.id, outcome=outcome, due=answer.end.due)
         if outcome is Outcome.PARKED:
-            return Completion(field=end.work.field, job_id=job.id, outcome=outcome, due=end.due)
-        value = None
-        document = b""
-        if error is None:
-            try:
-                value, document = encode_answer(job, lane.runner.finish(*_prepared(end)), keep)
-            except EngineClosed:
-                raise
-            except JobError as problem:
-                error = problem
-            except Exception as problem:  # noqa: BLE001  # whatever it is, it is this job's
-                error = noted_failure(lane, job.id, "postprocess_failed", problem)
-        follow_ups: Sequence[tuple[str, bytes]] = ()
-        if job.has_canvas:
-            follow_ups, error = self._follow_ups(job, value, error)
+            return ended
         if error is not None:
-            keep.forget()
-            outcome = Outcome.FAILED if outcome is Outcome.SUCCEEDED else outcome
+            fate = fate_of(lane, work, outcome, error, history)
+            error = fate.error
+            ended = replace(ended, outcome=fate.outcome, delay=fate.delay, incident=fate.incident, letter=fate.letter)
+            answer.keep.forget()
+            if fate.outcome is Outcome.RETRIED:
+                return ended
+        if job.has_canvas:
+            ended.follow_ups, error = self._follow_ups(job, answer.value, error)
+        if error is not None:
+            answer.keep.forget()
+            ended.outcome = Outcome.FAILED if ended.outcome is Outcome.SUCCEEDED else ended.outcome
             document = encode_failure(job.id, error, links=links_of(job)) if job.id else b""
-        return Completion(
-            field=end.work.field,
-            job_id=job.id,
-            outcome=outcome,
-            document=None if job.ignore_result or not job.id else document,
-            follow_ups=follow_ups,
-        )
+        ended.document = None if job.ignore_result or not job.id else document
+        return ended
 
     def _follow_ups(
         self, job: Job, value: Any, error: JobError | None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pipemill.errors import JobError
 from pipemill.protocol import Outcome
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.prepare import inference_failed
@@ -108,13 +109,14 @@ class Forward:
             raise DeviceLost(f"queue {lane.name}: {error}") from error
         if len(batch) == 1:
             work = batch[0].work
+            failure = error if isinstance(error, JobError) else inference_failed(runner, error)
             log.warning(
                 "queue %s: a job failed: %s",
                 lane.name,
-                inference_failed(error),
+                failure,
                 extra={"event": "job_failed", "job": work.job.id},
             )
-            return [] if work.ended else [End(work, Outcome.FAILED, inference_failed(error))]
+            return [] if work.ended else [End(work, Outcome.FAILED, failure)]
         if runner.is_out_of_memory(error):
             half = len(batch) // 2
             lane.lower_ceiling(half)

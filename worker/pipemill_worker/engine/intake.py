@@ -108,10 +108,7 @@ class Intake:
         if job.size > lane.info.max_input_bytes:
             return work, End(work, Outcome.FAILED, _too_large(lane))
         if leased.deliveries >= self._wiring.settings.max_deliveries:
-            text = (
-                f"{leased.deliveries} workers died while they held this job; it is kept as a dead letter. "
-                "Look at its inputs and at the workers' memory"
-            )
+            text = f"{leased.deliveries} workers died while they held this job"
             return work, End(work, Outcome.DEAD, DeliveryLimitReached(text))
         if (end := lane.untimely(work, self._wiring.hooks.is_revoked)) is not None:
             return work, end

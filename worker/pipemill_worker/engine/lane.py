@@ -21,6 +21,7 @@ from pipemill_worker.policy.batching import BatchLimits, compose, padded_cost
 from pipemill_worker.policy.curve import CostModel, Curve
 from pipemill_worker.policy.deadlines import in_time
 from pipemill_worker.policy.lookahead import jobs_ahead
+from pipemill_worker.policy.retries import NEVER, RetryPolicy
 from pipemill_worker.policy.waiting import Arrivals, wait_seconds
 from pipemill_worker.seams import PipelineRunner
 
@@ -66,6 +67,7 @@ class Lane:
         keep_ceiling: Callable[[int], None] = _forget,
         blobs: BlobStore | None = None,
         keep_above: int = REFERENCE_BYTES,
+        retry: RetryPolicy = NEVER,
     ):
         self.info = info
         self.store = store
@@ -75,6 +77,8 @@ class Lane:
         #: Contents of an answer with more bytes than this are put there.
         self.keep_above = keep_above
         self.limits = limits
+        #: Whether and when a job is tried again.
+        self.retry = retry
         #: Most jobs leased at a time: what runs, what is ready, and what is being prepared.
         self.prefetch = prefetch
         #: Whether fewer are leased where fewer keep the device busy.

@@ -7,11 +7,13 @@ import traceback
 from functools import partial
 from typing import Final
 
-from pipemill.errors import InferenceFailed, InvalidInput, JobError
+from pipemill.errors import InferenceFailed, InferenceInterrupted, InvalidInput, JobError, OutOfMemory
 from pipemill.protocol import Outcome
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.wiring import CLOSED, Wiring, log
 from pipemill_worker.engine.work import End, Entry, Work
+from pipemill_worker.policy.retries import passing
+from pipemill_worker.seams import PipelineRunner
 
 #: Items handed over at a time while the device has other work; a lock per item would cost more than the item.
 HAND_OVER: Final = 16
@@ -80,14 +82,19 @@ ERROR_TEXT: Final = 300
 
 def noted_failure(lane: Lane, job_id: str, event: str, error: BaseException) -> InferenceFailed:
     """Log where a stage raised, without the error's own text, which may hold the whole input; say it, cut short."""
-    failure = inference_failed(error)
+    failure = inference_failed(lane.runner, error)
     where = "".join(traceback.format_tb(error.__traceback__))
     log.error("queue %s: %s\n%s", lane.name, failure, where, extra={"event": event, "job": job_id})
     return failure
 
 
-def inference_failed(error: BaseException) -> InferenceFailed:
-    """Say what the pipeline raised, cut short."""
+def inference_failed(runner: PipelineRunner, error: BaseException) -> InferenceFailed:
+    """Say what the pipeline raised, cut short; the class tells whether it may pass."""
     text = str(error)
     cut = text if len(text) <= ERROR_TEXT else f"{text[:ERROR_TEXT]}…"
-    return InferenceFailed(f"the pipeline raised {type(error).__name__}: {cut}")
+    kind = InferenceFailed
+    if runner.is_out_of_memory(error):
+        kind = OutOfMemory
+    elif passing(error) or runner.is_transient(error):
+        kind = InferenceInterrupted
+    return kind(f"the pipeline raised {type(error).__name__}: {cut}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipemill.codec import read_array
 from pipemill.codec.envelopes import ARRAY, AUDIO, DTYPE, IMAGE, MARKS, SAMPLING_RATE, SHAPE, claimed, mark_of, url_of
-from pipemill.errors import InvalidInput, PayloadMissing
+from pipemill.errors import InvalidInput, PayloadMissing, SourceUnavailable
 from pipemill_worker.media.clips import Clip
 from pipemill_worker.media.contents import Fetch, References, read_content
 from pipemill_worker.media.images import read_image
@@ -116,6 +116,8 @@ class MediaDecoder:
             When a form is malformed, refused by the limits, or holds what can't be decoded; says where and why.
         PayloadMissing
             When bytes that were sent by reference are gone.
+        SourceUnavailable
+            When bytes can't be had for now: by a URL, or at the place of large media.
         MissingExtra
             When a library that decodes isn't installed.
 
@@ -141,7 +143,7 @@ class MediaDecoder:
             raise InvalidInput(f"{where}: an object with {found} must be exactly one of {_FORMS}")
         try:
             return self._read(mark, form, where)
-        except (InvalidInput, PayloadMissing) as error:
+        except (InvalidInput, PayloadMissing, SourceUnavailable) as error:
             raise type(error)(f"{where}: {error}") from None
 
     def _read(self, mark: str, form: Mapping[str, Any], where: str) -> Image | Samples | Sound | Clip | NDArray[Any]:

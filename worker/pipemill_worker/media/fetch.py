@@ -20,7 +20,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpcore
 
-from pipemill.errors import InvalidInput
+from pipemill.errors import InvalidInput, SourceUnavailable
 from pipemill_worker.media.addresses import is_public
 
 #: Characters of a URL at most.
@@ -34,6 +34,9 @@ _PORTS: Final = {"http": 80, "https": 443}
 #: A host's name; its last label isn't empty.
 _NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _OK: Final = 200
+#: Answers that say: not now. Above 500 as well.
+_NOT_NOW: Final = frozenset({408, 425, 429})
+_SERVERS_FAULT: Final = 500
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HEADERS: Final = ((b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"pipemill"))
 
@@ -98,6 +101,8 @@ class UrlFetcher:
         ------
         InvalidInput
             When the URL, a redirect or the answer is refused; names the host and nothing else of the URL.
+        SourceUnavailable
+            When the host can't be reached, is too slow, or says that it can't answer for now; likewise.
 
         """
         deadline = _Deadline(self._seconds)
@@ -142,6 +147,11 @@ class UrlFetcher:
             addresses = _in_time(lambda: self._network.resolve(target.host, target.port), deadline.remaining())
         except TimeoutError:
             raise
+        except socket.gaierror as error:
+            if error.errno == socket.EAI_AGAIN:
+                text = f"the name of {_short(target.host)} can't be looked up for now: try again, or send the bytes"
+                raise SourceUnavailable(text) from None
+            addresses = ()
         except (OSError, UnicodeError):
             addresses = ()
         if not addresses:
@@ -163,11 +173,11 @@ class UrlFetcher:
             ):
                 return _read(response, most, host)
         except (TimeoutError, httpcore.TimeoutException):
-            raise InvalidInput(
+            raise SourceUnavailable(
                 f"{host} took more than {self._seconds:g} seconds: try again, or send the bytes"
             ) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
-            raise InvalidInput(
+            raise SourceUnavailable(
                 f"nothing could be fetched from {host} ({type(error).__name__}): try again, or send the bytes"
             ) from None
 
@@ -279,6 +289,8 @@ def _read(response: httpcore.Response, most: int, host: str) -> bytes | str:
     headers = {name.lower(): value for name, value in response.headers}
     if response.status in _REDIRECTS and b"location" in headers:
         return headers[b"location"].decode("latin-1")
+    if response.status in _NOT_NOW or response.status >= _SERVERS_FAULT:
+        raise SourceUnavailable(f"{host} answered with status {response.status}: try again, or send the bytes")
     if response.status != _OK:
         raise InvalidInput(f"{host} answered with status {response.status}: check the URL, or send the bytes")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":

@@ -43,6 +43,10 @@ class EchoRunner:
         """Never: there is no device."""
         return False
 
+    def is_transient(self, error: BaseException) -> bool:  # noqa: ARG002 - the seam's signature
+        """Never: nothing is used that could fail for a while."""
+        return False
+
     def describe(self) -> dict[str, Any]:
         """Facts for people."""
         return {"task": ECHO_TASK, "model": None, "revision": None, "device": "cpu", "dtype": None}

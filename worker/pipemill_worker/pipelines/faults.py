@@ -31,6 +31,13 @@ _DEVICE_LOST: Final = (
     "cudnn_status_execution_failed",
 )
 
+#: Texts of errors of the device's libraries that leave its context whole, in lower case: often others took the memory.
+_TRANSIENT: Final = (
+    "cudnn_status_internal_error",
+    "cusolver_status_internal_error",
+    "cufft_internal_error",
+)
+
 #: torch ≥ 2.8; before, such errors are plain ``RuntimeError``.
 _AcceleratorError: Final[type[BaseException] | None] = getattr(torch, "AcceleratorError", None)
 
@@ -49,6 +56,11 @@ def is_device_lost(error: BaseException) -> bool:
     if _AcceleratorError is not None and isinstance(error, _AcceleratorError):
         return True
     return isinstance(error, RuntimeError) and _mentions(error, _DEVICE_LOST)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same pass may succeed a little later, on the same device."""
+    return isinstance(error, RuntimeError) and not is_device_lost(error) and _mentions(error, _TRANSIENT)
 
 
 def _mentions(error: BaseException, texts: tuple[str, ...]) -> bool:

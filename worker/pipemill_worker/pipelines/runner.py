@@ -179,6 +179,10 @@ class TransformersRunner:
         """Whether this error of ``forward`` means that the device is unusable until the process restarts."""
         return faults.is_device_lost(error)
 
+    def is_transient(self, error: BaseException) -> bool:
+        """Whether this error may pass by itself, though the device goes on."""
+        return faults.is_transient(error)
+
     def share_less(self) -> None:
         """From now on, items share by the next stricter way: packed, padded, equal shapes, not at all.
 

@@ -1,10 +1,14 @@
--- End leases, each only if the field is still the owner's: write the result, park, or keep a dead letter.
--- KEYS  1 lease hash · 2 counters · 3 delayed · 4 dead letters · 5 cancelled
--- ARGV  1 record prefix · 2 result prefix · 3 payload prefix · 4 dead letters kept
---       then per job: field · id · outcome · how · value · TTL or due time (s) · number of follow-ups
+-- End leases, each only if the field is still the owner's: write the result, park, retry, or keep a dead letter.
+-- KEYS  1 lease hash · 2 counters · 3 delayed · 4 times of dead letters · 5 cancelled · 6 dead letters
+-- ARGV  1 record prefix · 2 result prefix · 3 payload prefix · 4 history prefix · 5 incidents kept · 6 history TTL (s)
+--       7 prefix of dead payloads · 8 prefix of dead histories
+--       9 dead letters kept · 10 their bytes, payloads included · 11 how long they are kept (s)
+--       then per job: field · id · outcome · how · value · TTL, due time or delay (s) · number of follow-ups
+--                     if its outcome is dead: incident or '' · what the letter says
 --                     then per follow-up: list · message
 --       how   store: value is the result document · move: value is the key where the document lies (large ones)
---             drop: nothing is stored · park: due time given
+--             drop: nothing is stored · park: due time given · retry: delay given, value is the incident
+--       An incident, and what a letter says, is a JSON object without the time, which is put in front here.
 -- Reply per job: 1 done · 0 the lease was lost, nothing changed · 2 the job had ended already, its end stands
 --                3 the document to move is gone, nothing changed: give it again
 -- A server without memory refuses only a script's first write, so the first takes none: work in hand is always ended.
@@ -12,21 +16,89 @@ redis.call('DEL', 'pipemill:none')
 -- The lease goes last: a script that stops half-way loses nothing.
 local ended = {SUCCESS = true, FAILURE = true, REVOKED = true}
 local reply, totals = {}, {}
-local i = 5
+
+local clock
+local function now()
+  if not clock then
+    local time = redis.call('TIME')
+    clock = time[1] + time[2] / 1000000
+  end
+  return clock
+end
+
+local function note(id, incident)
+  local history = ARGV[4] .. id
+  redis.call('RPUSH', history, string.format('{"at":%.3f,', now()) .. string.sub(incident, 2))
+  redis.call('LTRIM', history, -tonumber(ARGV[5]), -1)
+  redis.call('EXPIRE', history, ARGV[6])
+end
+
+local function wait(field, id, due)
+  redis.call('ZADD', KEYS[3], due, string.match(field, '|(%d+)$') .. '|' .. redis.call('HGET', KEYS[1], field))
+  local record = redis.call('GET', ARGV[1] .. id)
+  if record then redis.call('SET', ARGV[1] .. id, 'p' .. string.sub(record, 2), 'KEEPTTL') end
+end
+
+local function remove(name)
+  local size = string.match(redis.call('HGET', KEYS[6], name) or '', '^{"at":[%d%.]+,"size":(%d+)')
+  if size then redis.call('HINCRBY', KEYS[6], '', '-' .. size) end
+  redis.call('HDEL', KEYS[6], name)
+  redis.call('ZREM', KEYS[4], name)
+  redis.call('UNLINK', ARGV[7] .. name, ARGV[8] .. name)
+end
+
+-- The oldest letters go while there are too many, too large or too old ones; never so many that the server stands still.
+local function prune()
+  for _ = 1, 1000 do
+    local oldest = redis.call('ZRANGE', KEYS[4], 0, 0, 'WITHSCORES')
+    local bytes = tonumber(redis.call('HGET', KEYS[6], '') or 0)
+    local fits = redis.call('ZCARD', KEYS[4]) <= tonumber(ARGV[9]) and bytes <= tonumber(ARGV[10])
+    if not oldest[1] or (fits and oldest[2] + ARGV[11] > now()) then return end
+    remove(oldest[1])
+  end
+end
+
+-- A letter keeps all that a replay needs; payload and history move along with it, away from a new job of the same id.
+local function bury(field, id, incident, says)
+  local sequence, step = string.match(field, '^(%d+)|(%d+)$')
+  local name = id ~= '' and id or 'unreadable-' .. sequence
+  local stored = redis.call('HGET', KEYS[1], field)
+  if redis.call('ZSCORE', KEYS[4], name) then remove(name) end
+  local size = #stored + #says + 100
+  if id ~= '' then
+    if incident ~= '' then note(id, incident) end
+    for _, entry in ipairs(redis.call('LRANGE', ARGV[4] .. id, 0, -1)) do size = size + #entry end
+    size = size + redis.call('STRLEN', ARGV[3] .. id)
+    for from, to in pairs({[ARGV[3]] = ARGV[7], [ARGV[4]] = ARGV[8]}) do
+      if redis.call('EXISTS', from .. id) == 1 then
+        redis.call('RENAME', from .. id, to .. id)
+        redis.call('EXPIRE', to .. id, ARGV[11])
+      end
+    end
+  end
+  local head = string.format('{"at":%.3f,"size":%.0f,"step":%s,', now(), size, step)
+  redis.call('HSET', KEYS[6], name, head .. string.sub(says, 2) .. '\n' .. stored)
+  redis.call('HINCRBY', KEYS[6], '', string.format('%.0f', size))
+  redis.call('ZADD', KEYS[4], string.format('%.6f', now()), name)
+  prune()
+  redis.call('EXPIRE', KEYS[4], ARGV[11])
+  redis.call('EXPIRE', KEYS[6], ARGV[11])
+end
+
+local i = 12
 while i <= #ARGV do
   local field, id, outcome, how, value, ttl = unpack(ARGV, i, i + 5)
   local follow = tonumber(ARGV[i + 6])
+  local first = i + (outcome == 'dead' and 9 or 7)
   local result = ARGV[2] .. id
   local done = redis.call('HEXISTS', KEYS[1], field)
   local head = id ~= '' and redis.call('GETRANGE', result, 0, 160) or ''
   if done == 1 and ended[string.match(head, '^{"status": ?"(%u+)"')] then done = 2 end
   if done == 1 and how == 'move' and redis.call('EXISTS', value) == 0 then done = 3 end
+  local waits = done == 1 and (how == 'park' or how == 'retry')
   if done == 1 then
-    for k = i + 7, i + 6 + 2 * follow, 2 do redis.call('LPUSH', ARGV[k], ARGV[k + 1]) end
-    if outcome == 'dead' then
-      redis.call('LPUSH', KEYS[4], redis.call('HGET', KEYS[1], field))
-      redis.call('LTRIM', KEYS[4], 0, ARGV[4] - 1)
-    end
+    for k = first, first + 2 * follow - 1, 2 do redis.call('LPUSH', ARGV[k], ARGV[k + 1]) end
+    if outcome == 'dead' then bury(field, id, ARGV[i + 7], ARGV[i + 8]) end
     if how == 'store' then
       redis.call('SET', result, value, 'EX', ttl)
       redis.call('PUBLISH', result, value)
@@ -34,9 +106,10 @@ while i <= #ARGV do
       redis.call('RENAME', value, result)
       redis.call('EXPIRE', result, ttl)
     elseif how == 'park' then
-      redis.call('ZADD', KEYS[3], ttl, string.match(field, '|(%d+)$') .. '|' .. redis.call('HGET', KEYS[1], field))
-      local record = redis.call('GET', ARGV[1] .. id)
-      if record then redis.call('SET', ARGV[1] .. id, 'p' .. string.sub(record, 2), 'KEEPTTL') end
+      wait(field, id, ttl)
+    elseif how == 'retry' then
+      note(id, value)
+      wait(field, id, string.format('%.6f', now() + ttl))
     elseif id ~= '' then
       redis.call('SET', ARGV[1] .. id, 'd||', 'EX', ttl)
     end
@@ -44,9 +117,9 @@ while i <= #ARGV do
     redis.call('DEL', value)
   end
   if done == 1 or done == 2 then
-    if id ~= '' and (how ~= 'park' or done == 2) then
+    if id ~= '' and not waits then
       if how ~= 'drop' or done == 2 then redis.call('DEL', ARGV[1] .. id) end
-      redis.call('DEL', ARGV[3] .. id)
+      redis.call('DEL', ARGV[3] .. id, ARGV[4] .. id)
     end
     if done == 2 or outcome == 'cancelled' then
       redis.call('ZREM', KEYS[5], id)
@@ -57,7 +130,7 @@ while i <= #ARGV do
     totals[outcome] = (totals[outcome] or 0) + 1
   end
   reply[#reply + 1] = done
-  i = i + 7 + 2 * follow
+  i = first + 2 * follow
 end
 for outcome, count in pairs(totals) do redis.call('HINCRBY', KEYS[2], outcome, count) end
 return reply
