@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -35,6 +34,7 @@ class AsyncClient:
         catalogue: str | os.PathLike[str] | None = None,
         store: AsyncQueueStore | None = None,
         blobs: str | None = None,
+        tenant: str | None = None,
         decode: bool = True,
         check_parameters: bool = True,
     ):
@@ -42,14 +42,16 @@ class AsyncClient:
 
         With a catalogue, queues that it names are accepted before any worker of theirs ever ran. A ``store`` takes
         the broker's place. ``blobs`` is where large media travel, a URL of fsspec such as ``s3://bucket/prefix``; else
-        the catalogue says it, else they travel through the broker. Answers come with their media as objects, unless
-        ``decode`` is false. Parameters are checked before anything is sent, unless ``check_parameters`` is false.
+        the catalogue says it, else they travel through the broker. Jobs are ``tenant``'s if they don't say whose.
+        Answers come with their media as objects, unless ``decode`` is false. Parameters are checked before anything is
+        sent, unless ``check_parameters`` is false.
         """
         self._known = KnownQueues(catalogue)
         self._store = _open_store(broker, catalogue) if store is None else store
         self._transit = Transit(self._known, blobs, decodes=decode)
         self._checks_parameters = check_parameters
         self.dead = AsyncDeadLetters(self._store)  #: as ``Client.dead``
+        self._tenant = jobs.check_tenant(tenant)
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,19 +65,15 @@ class AsyncClient:
         """Close connections."""
         await self._store.close()
 
-    async def submit(  # noqa: PLR0913  # each is an option of the job
+    async def submit(  # each is an option of the job
         self,
         queue: str,
         inputs: Any,
         parameters: Mapping[str, Any] | None = None,
         *,
-        priority: int = 0,
-        countdown: float | None = None,
-        eta: datetime | float | None = None,
-        expires: datetime | float | None = None,
-        ignore_result: bool = False,
         idempotency_key: str | None = None,
         job_id: str | None = None,
+        **options: Unpack[JobOptions],
     ) -> AsyncJob:
         """Enqueue one job; ``JobOptions`` says what the options mean.
 
@@ -94,9 +92,7 @@ class AsyncClient:
 
         """
         jobs.check_queue(queue)
-        terms = jobs.check_options(
-            priority=priority, countdown=countdown, eta=eta, expires=expires, ignore_result=ignore_result
-        )
+        terms = jobs.check_options(**jobs.mine(options, self._tenant))
         key = "" if idempotency_key is None else jobs.check_id("idempotency_key", idempotency_key)
         name = jobs.new_id() if job_id is None else jobs.check_id("job_id", job_id)
         given = await self._check_parameters(queue, parameters)
@@ -104,22 +100,18 @@ class AsyncClient:
         await self._check_sizes(queue, (arguments,))
         accepted = await self._enqueue(queue, (jobs.submission(queue, name, arguments, terms, key),))
         if not accepted.job_ids:
-            raise replies.queue_full(queue, accepted, (), 1)
+            raise replies.queue_full(queue, accepted, (), 1, terms.tenant)
         return AsyncJob(self, accepted.job_ids[0], queue)
 
-    async def submit_many(  # noqa: PLR0913  # each is an option of the jobs
+    async def submit_many(  # each is an option of the jobs
         self,
         queue: str,
         inputs: Iterable[Any],
         parameters: Mapping[str, Any] | None = None,
         *,
-        priority: int = 0,
-        countdown: float | None = None,
-        eta: datetime | float | None = None,
-        expires: datetime | float | None = None,
-        ignore_result: bool = False,
         idempotency_keys: Sequence[str] | None = None,
         chunk: int = jobs.CHUNK,
+        **options: Unpack[JobOptions],
     ) -> list[AsyncJob]:
         """Enqueue many jobs, ``chunk`` of them in one round trip; they share parameters and options.
 
@@ -134,9 +126,7 @@ class AsyncClient:
 
         """
         jobs.check_queue(queue)
-        terms = jobs.check_options(
-            priority=priority, countdown=countdown, eta=eta, expires=expires, ignore_result=ignore_result
-        )
+        terms = jobs.check_options(**jobs.mine(options, self._tenant))
         given = await self._check_parameters(queue, parameters)
         encoded = await self._encode(jobs.encode_many, list(jobs.check_many(inputs)), given, terms.eta)
         await self._check_sizes(queue, encoded)
@@ -146,7 +136,7 @@ class AsyncClient:
             accepted = await self._enqueue(queue, part)
             accepted_ids += accepted.job_ids
             if len(accepted.job_ids) < len(part):
-                raise replies.queue_full(queue, accepted, accepted_ids, len(submissions))
+                raise replies.queue_full(queue, accepted, accepted_ids, len(submissions), terms.tenant)
         return [AsyncJob(self, job_id, queue) for job_id in accepted_ids]
 
     async def run(
@@ -193,7 +183,14 @@ class AsyncClient:
         """
         write = encode_plain
         state = bulk.Bulk(
-            queue, inputs, parameters, options, write, window=window, timeout=timeout, on_progress=on_progress
+            queue,
+            inputs,
+            parameters,
+            jobs.mine(options, self._tenant),
+            write,
+            window=window,
+            timeout=timeout,
+            on_progress=on_progress,
         )
         return self._map(state, return_errors=return_errors)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -33,6 +32,7 @@ class Client:
         catalogue: str | os.PathLike[str] | None = None,
         store: QueueStore | None = None,
         blobs: str | None = None,
+        tenant: str | None = None,
         decode: bool = True,
         check_parameters: bool = True,
     ):
@@ -40,8 +40,9 @@ class Client:
 
         With a catalogue, queues that it names are accepted before any worker of theirs ever ran. A ``store`` takes
         the broker's place. ``blobs`` is where large media travel, a URL of fsspec such as ``s3://bucket/prefix``; else
-        the catalogue says it, else they travel through the broker. Answers come with their media as objects, unless
-        ``decode`` is false. Parameters are checked before anything is sent, unless ``check_parameters`` is false.
+        the catalogue says it, else they travel through the broker. Jobs are ``tenant``'s if they don't say whose.
+        Answers come with their media as objects, unless ``decode`` is false. Parameters are checked before anything is
+        sent, unless ``check_parameters`` is false.
         """
         self._known = KnownQueues(catalogue)
         self._store = _open_store(broker, catalogue) if store is None else store
@@ -49,6 +50,7 @@ class Client:
         self._checks_parameters = check_parameters
         #: The jobs that were given up: look at them, replay them, drop them.
         self.dead = DeadLetters(self._store)
+        self._tenant = jobs.check_tenant(tenant)
 
     def __enter__(self) -> Self:
         return self
@@ -62,19 +64,15 @@ class Client:
         """Close connections."""
         self._store.close()
 
-    def submit(  # noqa: PLR0913  # each is an option of the job
+    def submit(  # each is an option of the job
         self,
         queue: str,
         inputs: Any,
         parameters: Mapping[str, Any] | None = None,
         *,
-        priority: int = 0,
-        countdown: float | None = None,
-        eta: datetime | float | None = None,
-        expires: datetime | float | None = None,
-        ignore_result: bool = False,
         idempotency_key: str | None = None,
         job_id: str | None = None,
+        **options: Unpack[JobOptions],
     ) -> Job:
         """Enqueue one job; ``JobOptions`` says what the options mean.
 
@@ -93,9 +91,7 @@ class Client:
 
         """
         jobs.check_queue(queue)
-        terms = jobs.check_options(
-            priority=priority, countdown=countdown, eta=eta, expires=expires, ignore_result=ignore_result
-        )
+        terms = jobs.check_options(**jobs.mine(options, self._tenant))
         key = "" if idempotency_key is None else jobs.check_id("idempotency_key", idempotency_key)
         name = jobs.new_id() if job_id is None else jobs.check_id("job_id", job_id)
         given = self._check_parameters(queue, parameters)
@@ -103,22 +99,18 @@ class Client:
         self._check_sizes(queue, (arguments,))
         accepted = self._enqueue(queue, (jobs.submission(queue, name, arguments, terms, key),))
         if not accepted.job_ids:
-            raise replies.queue_full(queue, accepted, (), 1)
+            raise replies.queue_full(queue, accepted, (), 1, terms.tenant)
         return Job(self, accepted.job_ids[0], queue)
 
-    def submit_many(  # noqa: PLR0913  # each is an option of the jobs
+    def submit_many(  # each is an option of the jobs
         self,
         queue: str,
         inputs: Iterable[Any],
         parameters: Mapping[str, Any] | None = None,
         *,
-        priority: int = 0,
-        countdown: float | None = None,
-        eta: datetime | float | None = None,
-        expires: datetime | float | None = None,
-        ignore_result: bool = False,
         idempotency_keys: Sequence[str] | None = None,
         chunk: int = jobs.CHUNK,
+        **options: Unpack[JobOptions],
     ) -> list[Job]:
         """Enqueue many jobs, ``chunk`` of them in one round trip; they share parameters and options.
 
@@ -133,9 +125,7 @@ class Client:
 
         """
         jobs.check_queue(queue)
-        terms = jobs.check_options(
-            priority=priority, countdown=countdown, eta=eta, expires=expires, ignore_result=ignore_result
-        )
+        terms = jobs.check_options(**jobs.mine(options, self._tenant))
         given = self._check_parameters(queue, parameters)
         encoded = jobs.encode_many(jobs.check_many(inputs), given, self._transit.hook(terms.eta))
         self._check_sizes(queue, encoded)
@@ -145,7 +135,7 @@ class Client:
             accepted = self._enqueue(queue, part)
             accepted_ids += accepted.job_ids
             if len(accepted.job_ids) < len(part):
-                raise replies.queue_full(queue, accepted, accepted_ids, len(submissions))
+                raise replies.queue_full(queue, accepted, accepted_ids, len(submissions), terms.tenant)
         return [Job(self, job_id, queue) for job_id in accepted_ids]
 
     def run(
@@ -191,7 +181,14 @@ class Client:
         """
         write = self._transit.encode
         state = bulk.Bulk(
-            queue, inputs, parameters, options, write, window=window, timeout=timeout, on_progress=on_progress
+            queue,
+            inputs,
+            parameters,
+            jobs.mine(options, self._tenant),
+            write,
+            window=window,
+            timeout=timeout,
+            on_progress=on_progress,
         )
         return self._map(state, return_errors=return_errors)
 

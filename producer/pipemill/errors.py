@@ -13,7 +13,7 @@
     │   └── BlobStoreError          the place of large media (blobs.location) can't be used
     ├── SubmitError                 the job was not accepted; nothing was stored
     │   ├── UnknownQueue            no worker or catalogue has announced the queue
-    │   ├── QueueFull               the depth cap is reached (has retry_after)
+    │   ├── QueueFull               a bound of the queue, or of its tenant, is met (has retry_after)
     │   ├── PayloadTooLarge         the inputs are larger than the queue takes
     │   ├── NotSerialisable         the inputs or parameters can't be written as JSON
     │   └── ParameterRefused        the queue's task doesn't take a parameter so (an InvalidParameter as well)
@@ -89,14 +89,21 @@ class UnknownQueue(SubmitError):
 
 
 class QueueFull(SubmitError):
-    """Raised when a queue's depth cap is reached.
+    """Raised when a bound of a queue is met: of its jobs or bytes, of one tenant's, or of the broker's memory.
 
     ``retry_after`` is in seconds. ``accepted`` holds the ids of the jobs of the same call that were accepted before
-    the cap was reached, in the order they were given.
+    the bound was met, in the order they were given. ``bound`` is its name in the catalogue's ``limits``.
     """
 
-    def __init__(self, message: str = "the queue is full", retry_after: float = 1.0, accepted: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        message: str = "the queue is full",
+        retry_after: float = 1.0,
+        accepted: tuple[str, ...] = (),
+        bound: str = "max_depth",
+    ):
         super().__init__(message)
+        self.bound = bound
         self.retry_after = retry_after
         self.accepted = accepted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ SHOWN_CHARACTERS: Final = 80
 
 #: By priority, the index of its list.
 _LIST_INDEX: Final = {priority: names.PRIORITY_STEPS.index(names.priority_step(priority)) for priority in range(10)}
+_TENANT: Final = re.compile(names.TENANT_FORM)
 #: The last second that a message's times can name: the end of the year 9999.
 _LAST_SECOND: Final = 253_402_300_799.0
 
@@ -44,6 +46,8 @@ class JobOptions(TypedDict, total=False):
     expires: datetime | float | None
     #: Whether to store no result: there is nothing to wait for.
     ignore_result: bool
+    #: On whose behalf: tenants of a queue take turns. 1 to 64 letters, digits and ``._1913-``; empty for nobody's.
+    tenant: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +58,22 @@ class Terms:
     eta: float | None
     expires: float | None
     ignore_result: bool
+    tenant: str = ""
 
 
-def check_options(
+def mine(options: JobOptions, tenant: str) -> JobOptions:
+    """Options that say whose the jobs are, if they didn't."""
+    return {**options, "tenant": tenant} if options.get("tenant") is None else options
+
+
+def check_options(  # noqa: PLR0913  # each is an option of the job
     *,
     priority: int = 0,
     countdown: float | None = None,
     eta: datetime | float | None = None,
     expires: datetime | float | None = None,
     ignore_result: bool = False,
+    tenant: str | None = None,
 ) -> Terms:
     """Check the options of a call.
 
@@ -79,7 +90,22 @@ def check_options(
         eta=_eta(countdown, eta),
         expires=_moment("expires", expires, time.time()),
         ignore_result=ignore_result,
+        tenant=check_tenant(tenant),
     )
+
+
+def check_tenant(tenant: str | None) -> str:
+    """Return a tenant's name, empty for none.
+
+    Raises
+    ------
+    ValueError
+        When no tenant can have it.
+
+    """
+    if tenant and not _TENANT.fullmatch(str(tenant)):
+        raise ValueError(f"a tenant is named by 1 to 64 letters, digits and any of . _ @ + -, not {cut(tenant)}")
+    return tenant or ""
 
 
 def _eta(countdown: float | None, eta: datetime | float | None) -> float | None:
@@ -218,6 +244,7 @@ def submission(queue: str, job_id: str, arguments: bytes, terms: Terms, key: str
         queue,
         arguments,
         by_reference=large,
+        tenant=terms.tenant,
         priority=terms.priority,
         eta=terms.eta,
         expires=terms.expires,

@@ -119,6 +119,12 @@ def queue_info(name: str, settings: QueueSettings) -> QueueInfo:
         task=settings.task,
         model=settings.model or "",
         max_depth=settings.limits.max_depth,
+        max_bytes=settings.limits.max_bytes,
+        max_tenant_depth=settings.limits.max_tenant_depth,
+        max_tenant_bytes=settings.limits.max_tenant_bytes,
+        max_memory_share=settings.limits.max_memory_share,
+        fair=settings.fair,
+        priority_ageing_seconds=settings.priority_ageing_seconds or 0.0,
         max_input_bytes=settings.max_input_bytes,
         result_ttl_seconds=settings.result_ttl_seconds,
     )

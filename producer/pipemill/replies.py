@@ -19,6 +19,8 @@ WAIT_SECONDS: Final = 60.0
 RETRY_AFTER_SECONDS: Final = (0.1, 60.0)
 #: ``QueueFull.retry_after`` while no worker says how fast it is (none runs, or it starts), in seconds.
 UNKNOWN_RATE_SECONDS: Final = 1.0
+#: ``QueueFull.retry_after`` while the broker's memory is full, in seconds: workers must catch up, or results expire.
+MEMORY_FULL_SECONDS: Final = 5.0
 #: Queues that a message lists.
 SHOWN_QUEUES: Final = 10
 
@@ -110,24 +112,51 @@ def results_timeout(missing: int, total: int, timeout: float | None) -> ResultTi
 
 
 def retry_after(accepted: Accepted, refused: int) -> float:
-    """Seconds until refused jobs may fit: the jobs too many ÷ the jobs a second that workers end, within bounds."""
+    """Seconds until refused jobs may fit: the jobs too many ÷ the jobs a second that workers end, within bounds.
+
+    A tenant's jobs end at its share of that; bytes are as many jobs as wait with as many bytes.
+    """
+    if accepted.bound == "max_memory_share":
+        return MEMORY_FULL_SECONDS
     if accepted.rate <= 0:
         return UNKNOWN_RATE_SECONDS
+    rate = accepted.rate / accepted.tenants if accepted.bound.startswith("max_tenant_") else accepted.rate
+    too_many: float = max(accepted.standing - accepted.limit, 0) + refused
+    if accepted.bound.endswith("_bytes"):
+        each = max(accepted.standing / max(accepted.standing_jobs, 1), 1.0)
+        too_many = max(accepted.standing + accepted.refused_bytes - accepted.limit, 0) / each + refused - 1
     shortest, longest = RETRY_AFTER_SECONDS
-    too_many = max(accepted.depth - accepted.max_depth, 0) + refused
-    return min(max(too_many / accepted.rate, shortest), longest)
+    return min(max(too_many / rate, shortest), longest)
 
 
-def queue_full(queue: str, accepted: Accepted, job_ids: Sequence[str], total: int) -> QueueFull:
+def _what_is_full(queue: str, accepted: Accepted, tenant: str) -> tuple[str, str]:
+    """Which bound was met, and what to do besides waiting."""
+    standing, limit = max(accepted.standing, accepted.limit), accepted.limit
+    whose = f"tenant {tenant!r}" if tenant else "the tenant without a name"
+    more = f"start more workers, or raise the queue's limits.{accepted.bound} in the catalogue"
+    return {
+        "max_depth": (f"queue {queue!r} is full ({standing} jobs wait, {limit} may)", more),
+        "max_bytes": (f"queue {queue!r} is full ({accepted.standing} bytes wait, {limit} may)", more),
+        "max_tenant_depth": (f"queue {queue!r} is full for {whose} ({standing} of its jobs wait, {limit} may)", more),
+        "max_tenant_bytes": (
+            f"queue {queue!r} is full for {whose} ({accepted.standing} of its bytes wait, {limit} may)",
+            more,
+        ),
+        "max_memory_share": (
+            f"the broker's memory is full ({standing} % in use, queue {queue!r} takes jobs below {limit} %)",
+            "start more workers, keep results for less long (result_ttl_seconds), or raise the broker's maxmemory",
+        ),
+    }[accepted.bound]
+
+
+def queue_full(queue: str, accepted: Accepted, job_ids: Sequence[str], total: int, tenant: str = "") -> QueueFull:
     """Say that a queue is full; ``job_ids`` were accepted of ``total``."""
     wait = retry_after(accepted, total - len(job_ids))
-    text = (
-        f"queue {queue!r} is full ({max(accepted.depth, accepted.max_depth)} jobs wait, {accepted.max_depth} may): "
-        f"submit again in {wait:.1f} s, start more workers, or raise the queue's limits.max_depth in the catalogue"
-    )
+    what, mend = _what_is_full(queue, accepted, tenant)
+    text = f"{what}: submit again in {wait:.1f} s, {mend}"
     if total > 1:
         text += f"; {len(job_ids)} of {total} jobs were accepted, the error's `accepted` has their ids"
-    return QueueFull(text, wait, tuple(job_ids))
+    return QueueFull(text, wait, tuple(job_ids), accepted.bound)
 
 
 def unknown_queue(queue: str, known: Sequence[str], *, has_catalogue: bool) -> UnknownQueue:

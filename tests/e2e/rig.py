@@ -138,7 +138,7 @@ class Serve:
         return path
 
     def run(self, *command: str, **environment: str) -> Process:
-        """Start a command that finds the broker in its environment; where these tests look for modules, it does, too."""
+        """Start a command that finds the broker in its environment, and modules where these tests do."""
         modules = [path for path in (environment.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")) if path]
         environment["PYTHONPATH"] = os.pathsep.join(modules)
         variables = clean_environment(PIPEMILL_BROKER=self.broker) | environment

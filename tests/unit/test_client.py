@@ -366,8 +366,90 @@ def test_a_full_queue_says_when_to_try_again(client: Any, broker: MemoryBroker) 
 )
 def test_retry_after_is_the_excess_over_the_rate(depth: int, refused: int, rate: float, seconds: float) -> None:
     """Jobs too many ÷ jobs a second, between a tenth of a second and a minute."""
-    accepted = Accepted(job_ids=[], depth=depth, max_depth=100, rate=rate)
+    accepted = Accepted(job_ids=[], depth=depth, max_depth=100, bound="max_depth", limit=100, standing=depth, rate=rate)
     assert replies.retry_after(accepted, refused) == seconds
+
+
+@pytest.mark.parametrize(
+    ("bound", "seconds"),
+    [
+        ("max_depth", 1.0),
+        ("max_bytes", 2.0),
+        ("max_tenant_depth", 4.0),
+        ("max_tenant_bytes", 8.0),
+        ("max_memory_share", replies.MEMORY_FULL_SECONDS),
+    ],
+)
+def test_retry_after_knows_shares_and_bytes(bound: str, seconds: float) -> None:
+    """A tenant's jobs go at its share of the rate; bytes too many are so many jobs of those waiting."""
+    accepted = Accepted(
+        job_ids=[],
+        depth=100,
+        max_depth=100,
+        bound=bound,
+        limit=100,
+        standing=100,
+        standing_jobs=100 if bound.endswith("depth") else 10,
+        refused_bytes=20,
+        tenants=4,
+        rate=1.0,
+    )
+    assert replies.retry_after(accepted, 1) == seconds
+
+
+def test_jobs_say_whose_they_are(build: Build, broker: MemoryBroker) -> None:
+    """The client's tenant holds for every job that names none; an empty name is nobody's."""
+    client = build(MemoryQueueStore(broker), tenant="acme")
+    client.submit(QUEUE, "a")
+    client.submit(QUEUE, "b", tenant="bolt")
+    client.submit(QUEUE, "c", tenant="")
+    client.submit_many(QUEUE, ["d"])
+    client.submit_many(QUEUE, ["e"], tenant="bolt")
+    jobs = [decode_message(leased.raw, QUEUE) for leased in take(broker, 9)[1].jobs]
+    tenants = {job.inputs: job.headers.get(names.TENANT_HEADER) for job in jobs}
+    assert tenants == {"a": "acme", "b": "bolt", "c": None, "d": "acme", "e": "bolt"}
+
+
+@pytest.mark.parametrize("name", ["two words", "a:b", "x" * 65, "ä", "a|b", '"'])
+def test_a_tenants_name_is_checked(build: Build, broker: MemoryBroker, name: str) -> None:
+    """What can't be one is refused before anything is sent, with the form that can."""
+    client = build(MemoryQueueStore(broker))
+    with pytest.raises(ValueError, match="1 to 64 letters, digits"):
+        client.submit(QUEUE, "x", tenant=name)
+    with pytest.raises(ValueError, match="1 to 64 letters, digits"):
+        build(MemoryQueueStore(broker), tenant=name)
+
+
+@pytest.mark.parametrize(
+    ("limits", "bound", "text"),
+    [
+        ({"max_tenant_depth": 1}, "max_tenant_depth", "is full for tenant 'acme' .1 of its jobs wait, 1 may"),
+        ({"max_bytes": 1}, "max_bytes", r"bytes wait, 1 may.: .*raise the queue's limits.max_bytes"),
+        ({"max_tenant_bytes": 1}, "max_tenant_bytes", "is full for tenant 'acme' .* of its bytes wait, 1 may"),
+        ({"max_memory_share": 0.5}, "max_memory_share", "the broker's memory is full .90 % in use, .* below 50 %"),
+    ],
+)
+def test_a_full_queue_says_which_bound_was_met(
+    client: Any, broker: MemoryBroker, limits: dict[str, Any], bound: str, text: str
+) -> None:
+    """Each bound has its words, its mend, and a time to come back."""
+    testing.announce(broker, QUEUE, **limits)
+    if bound == "max_memory_share":
+        broker.memory_share = 0.9
+    else:
+        client.submit(QUEUE, "a", tenant="acme")
+    with pytest.raises(errors.QueueFull, match=text) as caught:
+        client.submit(QUEUE, "b", tenant="acme")
+    assert (caught.value.bound, caught.value.accepted) == (bound, ())
+    assert caught.value.retry_after > 0
+
+
+@pytest.mark.parametrize("limits", [{"max_tenant_depth": 3}, {"max_bytes": 3_000}, {"max_tenant_bytes": 3_000}])
+def test_map_waits_for_room_under_any_bound(client: Any, broker: MemoryBroker, limits: dict[str, int]) -> None:
+    """A bulk run goes on when there is room again, whichever bound it met, and loses nothing."""
+    with testing.answering(broker, QUEUE, lambda n: n, **limits):
+        found = client.map(QUEUE, range(40), tenant="acme", timeout=PATIENCE_SECONDS)
+        assert list(found) == list(range(40))
 
 
 def test_many_jobs_that_dont_all_fit_are_partly_accepted(client: Any, broker: MemoryBroker) -> None:

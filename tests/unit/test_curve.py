@@ -83,7 +83,7 @@ def test_no_pass_with_a_like_neighbour_is_much_faster_than_the_knee(points: list
 @patient
 @given(st.floats(0, 100), st.lists(st.floats(0.97, 1.03), min_size=7, max_size=7))
 def test_noise_along_a_line_costs_little(fixed: float, noise: list[float]) -> None:
-    """Passes measured 3 % too fast or too slow choose one that is nearly as fast as any, whatever a pass itself costs."""
+    """Passes measured 3 % too fast or too slow choose one that is nearly as fast as any, whatever a pass costs."""
     truth = curve(*((2**power, fixed + 2**power) for power in range(7)))
     seen = [
         Point(items=each.items, cost=each.cost, seconds=each.seconds * by)

@@ -46,6 +46,7 @@ _Section = BeforeValidator(_none_is_empty)
 LeaseSeconds = Annotated[float, Field(ge=2, le=3_600, allow_inf_nan=False)]
 DrainSeconds = Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)]
 StuckSeconds = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
+WaitingBytes = Annotated[int, Field(ge=1, le=1_099_511_627_776)]
 MaxDeliveries = Annotated[int, Field(ge=1, le=100)]
 PreprocessThreads = Annotated[int, Field(ge=1, le=64)]
 TorchThreads = Annotated[int, Field(ge=1, le=1_024)]
@@ -155,6 +156,25 @@ class LimitSettings(Settings):
 
     max_depth: int = Field(
         default=100_000, ge=1, le=100_000_000, description="Jobs that may wait; further ones are refused."
+    )
+    max_bytes: WaitingBytes | None = Field(
+        default=None,
+        description="Bytes that may wait: inputs and parameters as the broker holds them, and 1 KiB for each job; null "
+        "sets no bound. An empty queue takes any job.",
+    )
+    max_tenant_depth: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
+        default=None, description="Jobs of one tenant that may wait; null sets no bound of its own."
+    )
+    max_tenant_bytes: WaitingBytes | None = Field(
+        default=None, description="Bytes of one tenant's jobs that may wait; null sets no bound of its own."
+    )
+    max_memory_share: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of the broker's maxmemory in use from which jobs are refused, so that room is left to work "
+        "off what waits; 1 fills it. Brokers without maxmemory, or that evict keys, are never full.",
     )
     max_input_bytes: Annotated[int, Field(ge=1, le=536_870_912)] | None = Field(
         default=None,
@@ -271,6 +291,15 @@ class QueueSettings(Settings):
     limits: Annotated[LimitSettings, _Section] = Field(default=LimitSettings(), description="What is refused.")
     retry: Annotated[RetrySettings, _Section] = Field(
         default=RetrySettings(), description="When a job is tried again; never for its own bad input."
+    )
+    fair: bool = Field(
+        default=True,
+        description="Let tenants take turns by the bytes of their jobs; if not, jobs are taken in the order they came.",
+    )
+    priority_ageing_seconds: Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)] | None = Field(
+        default=60.0,
+        description="How long more urgent jobs may keep others waiting, in seconds for each of the three steps between "
+        "the four priorities; then those get an equal share. null lets them wait for ever.",
     )
     result_ttl_seconds: int = Field(
         default=3_600, ge=1, le=31_536_000, description="Seconds for which a result can be read."

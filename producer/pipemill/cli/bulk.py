@@ -14,7 +14,14 @@ from typing import IO, Any, Final
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipemill.cli.common import Invocation, broker_options, json_option, parameters_option, pass_invocation
+from pipemill.cli.common import (
+    Invocation,
+    broker_options,
+    json_option,
+    parameters_option,
+    pass_invocation,
+    tenant_option,
+)
 from pipemill.cli.exits import Exit
 from pipemill.cli.lines import Done, Line, open_output, raw_lines, read_lines, write_line
 from pipemill.cli.output import console, to_json
@@ -51,6 +58,7 @@ class Tally:
 @click.option("--text", is_flag=True, help="Take each line as it is, as text.")
 @parameters_option
 @click.option("--priority", type=click.IntRange(0, 9), default=0, show_default=True, help="0 is the most urgent.")
+@tenant_option
 @click.option(
     "--window", type=click.IntRange(1), default=512, show_default=True, help="Most jobs on their way at once."
 )

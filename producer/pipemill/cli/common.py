@@ -137,3 +137,19 @@ def show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -
     if value:
         click.echo(f"pipemill {version('pipemill')}")
         ctx.exit()
+
+
+def tenant_option(command: _Command) -> _Command:
+    """Add ``--tenant``."""
+    return click.option(
+        "--tenant", metavar="NAME", callback=_read_tenant, help="On whose behalf; tenants of a queue take turns."
+    )(command)
+
+
+def _read_tenant(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    from pipemill.jobs import check_tenant  # noqa: PLC0415  # it brings the codec, which `--help` spares
+
+    try:
+        return None if value is None else check_tenant(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error

@@ -18,6 +18,7 @@ from pipemill.cli.common import (
     json_option,
     parameters_option,
     pass_invocation,
+    tenant_option,
 )
 from pipemill.cli.exits import Exit
 from pipemill.cli.media import SOURCES, in_words, media_options, save_option, saved, with_media
@@ -34,6 +35,7 @@ from pipemill.protocol.states import JobStatus
 @click.option("--priority", type=click.IntRange(0, 9), default=0, show_default=True, help="0 is the most urgent.")
 @click.option("--countdown", type=Seconds(), help="Start no sooner than in this many seconds.")
 @click.option("--expires", type=Seconds(), help="Start within this many seconds or not at all.")
+@tenant_option
 @click.option("--idempotency-key", metavar="KEY", help="Jobs of one queue with the same key are one job.")
 @click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
 @click.option("--timeout", type=Seconds(), help="Wait this long at most; the job goes on.")

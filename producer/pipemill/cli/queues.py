@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 #: The shortest time between two looks of ``--watch``, in seconds: each look is a round trip or two for each queue.
 SHORTEST_INTERVAL_SECONDS: Final = 0.1
+#: Tenants that a row names.
+SHOWN_TENANTS: Final = 3
 _COUNTS: Final = ("waiting", "parked", "leased", "dead")
-_HEAD: Final = ("queue", "task", "model", *_COUNTS, "rate/s", "lanes", "mean batch", "busy", "items")
+_HEAD: Final = ("queue", "task", "model", *_COUNTS, "rate/s", "lanes", "mean batch", "busy", "items", "tenants")
 
 
 @click.command()
@@ -32,7 +34,8 @@ def queues(invocation: Invocation, *, watch: bool, interval: float) -> None:
 
     waiting: jobs to be taken; parked: jobs whose time is still to come; leased: jobs that workers hold; dead: dead
     letters; rate/s: jobs ended lately; lanes: workers at it; mean batch: items of a forward pass; items: how they
-    share one (packed end to end, padded to a common length, exact shapes only, or solo), and what a self-check forbade.
+    share one (packed end to end, padded to a common length, exact shapes only, or solo), and what a self-check forbade;
+    tenants: who has most jobs waiting in a list of its own.
     """
     with invocation.connect(invocation) as client:
         if not watch:
@@ -51,28 +54,30 @@ def _watch(invocation: Invocation, client: Client, interval: float) -> None:
             time.sleep(interval)
     from rich.live import Live  # noqa: PLC0415  # only a terminal needs it
 
-    with Live(table(_HEAD, _rows(client.queues())), console=screen, auto_refresh=False) as live:
+    with Live(table(*_table(client.queues())), console=screen, auto_refresh=False) as live:
         while True:
             time.sleep(interval)
-            live.update(table(_HEAD, _rows(client.queues())), refresh=True)
+            live.update(table(*_table(client.queues())), refresh=True)
 
 
 def _print(invocation: Invocation, reports: Sequence[QueueReport]) -> None:
     if invocation.json:
         click.echo(to_json([facts(report) for report in reports]))
     elif reports:
-        show_table(_HEAD, _rows(reports))
+        show_table(*_table(reports))
     else:
         click.echo("no queues yet: a worker announces its queues when it starts (`pipemill worker`)")
 
 
-def _rows(reports: Sequence[QueueReport]) -> list[list[Any]]:
+def _table(reports: Sequence[QueueReport]) -> tuple[Sequence[str], list[list[Any]]]:
+    """Head and rows; who waits is told where tenants have lists of their own."""
     rows = []
     for each in map(facts, reports):
         numbers = [each[name] for name in _COUNTS]
         lanes = [round(each["rate"], 1), len(each["lanes"]), each["mean_batch"], f"{each['busy']:.0%}", each["items"]]
-        rows.append([each["queue"], each["task"], each["model"], *numbers, *lanes])
-    return rows
+        waiting = top_tenants(each["waiting_by_tenant"])
+        rows.append([each["queue"], each["task"], each["model"], *numbers, *lanes, waiting])
+    return (_HEAD, rows) if any(report.tenants for report in reports) else (_HEAD[:-1], [row[:-1] for row in rows])
 
 
 def facts(report: QueueReport) -> dict[str, Any]:
@@ -84,6 +89,8 @@ def facts(report: QueueReport) -> dict[str, Any]:
         "max_depth": report.info.max_depth,
         "waiting": sum(report.waiting.values()),
         "waiting_by_priority": {str(step): count for step, count in report.waiting.items()},
+        "waiting_by_tenant": dict(sorted(report.tenants.items(), key=lambda each: (-each[1], each[0]))),
+        "waiting_bytes": report.waiting_bytes,
         "parked": report.parked,
         "leased": report.leased,
         "dead": report.dead,
@@ -95,6 +102,13 @@ def facts(report: QueueReport) -> dict[str, Any]:
         "totals": dict(report.totals),
         "lanes": {owner: dict(lane) for owner, lane in report.lanes.items()},
     }
+
+
+def top_tenants(waiting: Mapping[str, int]) -> str | None:
+    """Name the tenants that most jobs wait for, the first first; None when nobody has a list of its own."""
+    shown = [f"{tenant} {count}" for tenant, count in list(waiting.items())[:SHOWN_TENANTS]]
+    more = len(waiting) - len(shown)
+    return ", ".join([*shown, f"{more} more"] if more else shown) or None
 
 
 def mean_batch(report: QueueReport) -> float | None:

@@ -12,7 +12,9 @@ from pipemill.protocol.messages import (
     decode_message,
     encode_arguments,
     encode_message,
+    message_bytes,
     message_id,
+    message_tenant,
     split_deliveries,
 )
 from pipemill.protocol.results import Result, decode_result, dumps, encode_failure, encode_success
@@ -34,6 +36,8 @@ __all__ = [
     "encode_failure",
     "encode_message",
     "encode_success",
+    "message_bytes",
     "message_id",
+    "message_tenant",
     "split_deliveries",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +12,24 @@ from typing import Any, Final
 import orjson
 
 from pipemill.errors import MalformedJob, NotSerialisable
-from pipemill.protocol.names import DELIVERY_END, DELIVERY_MARK, MAX_ID_LENGTH, PAYLOAD_HEADER, TASK_NAME
+from pipemill.protocol.names import (
+    BYTES_HEADER,
+    DELIVERY_END,
+    DELIVERY_MARK,
+    ENVELOPE_BYTES,
+    MAX_ID_LENGTH,
+    PAYLOAD_HEADER,
+    TASK_NAME,
+    TENANT_FORM,
+    TENANT_HEADER,
+)
 from pipemill.protocol.results import dumps, has_non_finite
 
 #: A longer delivery count is nobody's; Python refuses to read numbers of thousands of digits.
 MAX_COUNT_DIGITS: Final = 10
+#: Where our headers stand in a message, read without JSON as the scripts do: quotes in a body are escaped, or base64.
+_TENANT: Final = re.compile(f'"{TENANT_HEADER}": ?"({TENANT_FORM})"'.encode())
+_BYTES: Final = re.compile(f'"{BYTES_HEADER}": ?([0-9]{{1,{MAX_COUNT_DIGITS}}})[,}}]'.encode())
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +105,7 @@ def encode_message(  # noqa: PLR0913  # each is a field of the message
     arguments: bytes,
     *,
     by_reference: bool = False,
+    tenant: str = "",
     priority: int = 0,
     eta: float | None = None,
     expires: float | None = None,
@@ -105,9 +120,12 @@ def encode_message(  # noqa: PLR0913  # each is a field of the message
         "eta": _iso(eta),
         "expires": _iso(expires),
         "ignore_result": ignore_result,
+        BYTES_HEADER: ENVELOPE_BYTES + (len(arguments) if by_reference else -(-4 * len(arguments) // 3)),
     }
     if by_reference:
         headers[PAYLOAD_HEADER] = True
+    if tenant:
+        headers[TENANT_HEADER] = tenant
     properties = {
         "correlation_id": job_id,
         "reply_to": "",
@@ -139,6 +157,18 @@ def message_id(raw: bytes) -> str | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return job_id if isinstance(job_id, str) and 0 < len(job_id) <= MAX_ID_LENGTH else None
+
+
+def message_tenant(raw: bytes) -> str:
+    """Find the tenant in a message; empty if it names none."""
+    found = _TENANT.search(raw)
+    return found[1].decode() if found else ""
+
+
+def message_bytes(raw: bytes) -> int:
+    """Find how many bytes a message counts for while it waits; 0 if it doesn't say."""
+    found = _BYTES.search(raw)
+    return int(found[1]) if found else 0
 
 
 def _loads_leniently(raw: bytes) -> Any:

@@ -25,6 +25,14 @@ RECORD_TTL_SECONDS: Final = 7 * 24 * 3600
 MAX_ID_LENGTH: Final = 255
 #: The header that says where a payload sent by reference lies.
 PAYLOAD_HEADER: Final = "pipemill_payload"
+#: The header that names the tenant a job belongs to; a job without it belongs to the tenant without a name.
+TENANT_HEADER: Final = "pipemill_tenant"
+#: The header that says how many bytes a job counts for while it waits; without it a job counts for none.
+BYTES_HEADER: Final = "pipemill_bytes"
+#: What a tenant may be called: part of a key, and found in a message without reading it as JSON.
+TENANT_FORM: Final = r"[A-Za-z0-9._@+-]{1,64}"
+#: Bytes that a waiting job takes in the broker besides its inputs and parameters: its envelope and its record.
+ENVELOPE_BYTES: Final = 1024
 #: What every document with media in it has: the keys of their forms, and no others of ours, start so.
 MEDIA_MARK: Final = b'"$'
 #: First byte of a message that has been delivered before: ``\x01<count>\x02<message>``.
@@ -137,6 +145,31 @@ def list_key(queue: str, step: int) -> str:
 def list_keys(queue: str) -> list[str]:
     """All lists of a queue, most urgent first."""
     return [list_key(queue, step) for step in PRIORITY_STEPS]
+
+
+def tenant_list_key(queue: str, step: int, tenant: str) -> str:
+    """The list of a tenant's jobs of one priority step; jobs without a tenant are in Celery's own list."""
+    return f"{PREFIX}tenant:{step}:{queue}:{tenant}" if tenant else list_key(queue, step)
+
+
+def ring_key(queue: str, step: int) -> str:
+    """Sorted set of the tenants with jobs of one step, by turn; ``|`` has the turn of the last job taken."""
+    return f"{PREFIX}ring:{step}:{queue}"
+
+
+def waiting_key(queue: str) -> str:
+    """Hash ``<step>|<tenant>`` → jobs waiting in that tenant's list, and ``*`` → their sum."""
+    return f"{PREFIX}waiting:{queue}"
+
+
+def bytes_key(queue: str) -> str:
+    """Hash ``<step>|<tenant>`` → bytes of the jobs waiting in that list, and ``*`` → their sum."""
+    return f"{PREFIX}bytes:{queue}"
+
+
+def passed_key(queue: str) -> str:
+    """Hash of the priority steps that more urgent jobs keep waiting: since when, and how many turns they are owed."""
+    return f"{PREFIX}passed:{queue}"
 
 
 def new_owner(queue: str) -> str:

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from redis.exceptions import ResponseError
+
 from pipemill.protocol import names
 from pipemill.store import dead, wire
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.channels import Channels
-from pipemill.store.connection import Client, connect_async, script, translated
+from pipemill.store.connection import Client, connect_async, is_out_of_memory, script, translated
 from pipemill.store.dead import DeadLetter, Replay
 from pipemill.store.queues import LOOK_AGAIN_SECONDS, wire_letter, wire_report
 from pipemill.store.redis_blobs import RedisBlobs
@@ -42,14 +44,19 @@ class AsyncRedisQueueStore:
         return self._blobs
 
     async def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
-        """Accept jobs up to the depth cap; None when the queue is unknown."""
+        """Accept jobs as long as no bound is met; None when the queue is unknown."""
         uploads = wire.uploads_of(submissions)
         keys, arguments = wire.enqueue_call(queue, submissions, uploads)
         with translated(self.url):
-            for job in submissions:
-                if job.payload is not None:
-                    await self._client.set(uploads[job.job_id], job.payload, ex=wire.UPLOAD_TTL_SECONDS)
-            accepted = wire.read_accepted(await script("enqueue").run_async(self._client, keys, arguments))
+            try:
+                for job in submissions:
+                    if job.payload is not None:
+                        await self._client.set(uploads[job.job_id], job.payload, ex=wire.UPLOAD_TTL_SECONDS)
+                accepted = wire.read_accepted(await script("enqueue").run_async(self._client, keys, arguments))
+            except ResponseError as error:
+                if not is_out_of_memory(error):
+                    raise
+                accepted = wire.NO_MEMORY
             if accepted and len(accepted.job_ids) < len(submissions):
                 lanes = wire.fresh_lanes(await self._client.hgetall(names.lanes_key(queue)))
                 accepted = replace(accepted, rate=wire.total_rate(lanes))

@@ -16,6 +16,8 @@ from pipemill.store.dead import DeadLetter, Replay
 
 #: How long a job taken and not renewed stays with its owner, in seconds.
 DEFAULT_LEASE_SECONDS: Final = 15.0
+#: How long more urgent jobs may keep others waiting, in seconds for each priority step between.
+DEFAULT_AGEING_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +28,18 @@ class QueueInfo:
     #: The pipeline's task, ``text-classification`` for one.
     task: str
     model: str = ""
-    #: Most jobs that may wait.
+    #: Most jobs that may wait, parked ones included.
     max_depth: int = 100_000
+    #: Most bytes that may wait in the lists, and most jobs and bytes of one tenant; None for no bound.
+    max_bytes: int | None = None
+    max_tenant_depth: int | None = None
+    max_tenant_bytes: int | None = None
+    #: Share of the broker's memory in use from which jobs are refused; 1 leaves that to the broker.
+    max_memory_share: float = 0.9
+    #: Whether tenants take turns; if not, jobs are taken in the order they came.
+    fair: bool = True
+    #: How long more urgent jobs may keep others waiting, in seconds for each priority step between; 0 for ever.
+    priority_ageing_seconds: float = DEFAULT_AGEING_SECONDS
     #: Largest inputs and parameters of one job as JSON, in bytes.
     max_input_bytes: int = 1_048_576
     #: How long results are kept, in seconds.
@@ -62,6 +74,17 @@ class Accepted:
     job_ids: Sequence[str]
     depth: int
     max_depth: int
+    #: The bound that kept the others out, as `QueueInfo` calls it; empty when all were accepted.
+    bound: str = ""
+    #: That bound: jobs, bytes, or per cent of the memory.
+    limit: int = 0
+    #: What stands under that bound, in its unit and in jobs.
+    standing: int = 0
+    standing_jobs: int = 0
+    #: Bytes that the first refused job counts for.
+    refused_bytes: int = 0
+    #: Tenants that share the workers.
+    tenants: int = 1
     #: Jobs a second that the queue's workers ended lately; 0 when nobody works. Known only if some were refused.
     rate: float = 0.0
 
@@ -88,6 +111,10 @@ class QueueReport:
     info: QueueInfo
     #: Jobs waiting, by priority step.
     waiting: Mapping[int, int]
+    #: Jobs waiting in lists of their tenants' own, by tenant.
+    tenants: Mapping[str, int] = field(default_factory=dict)
+    #: Bytes that waiting jobs of our own clients count for.
+    waiting_bytes: int = 0
     #: Jobs parked until their time.
     parked: int
     #: Jobs leased to workers.
@@ -209,7 +236,7 @@ class JobStore(Protocol):
         ...
 
     def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0) -> Taken:
-        """Lease up to ``n`` jobs, most urgent first; ``n = 0`` only extends the lease.
+        """Lease up to ``n`` jobs, most urgent first, tenants by turns; ``n = 0`` only extends the lease.
 
         With ``patience``, ``wait`` for so many seconds comes first, in the same round trip.
 
@@ -270,7 +297,7 @@ class QueueStore(Protocol):
         ...
 
     def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
-        """Accept jobs up to the depth cap; None when the queue is unknown. Those past their deadline end as expired."""
+        """Accept jobs as long as no bound is met; None for an unknown queue. Those past their deadline expire."""
         ...
 
     def declare(self, info: QueueInfo) -> None:
@@ -327,7 +354,7 @@ class AsyncQueueStore(Protocol):
         ...
 
     async def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
-        """Accept jobs up to the depth cap; None when the queue is unknown. Those past their deadline end as expired."""
+        """Accept jobs as long as no bound is met; None for an unknown queue. Those past their deadline expire."""
         ...
 
     async def declare(self, info: QueueInfo) -> None:

@@ -19,6 +19,7 @@ from redis.exceptions import (
     AuthorizationError,
     ClusterDownError,
     NoScriptError,
+    OutOfMemoryError,
     RedisError,
     ResponseError,
     TryAgainError,
@@ -113,6 +114,11 @@ def translated(url: str) -> Iterator[None]:
         raise translate(error, url) from error
 
 
+def is_out_of_memory(error: RedisError) -> bool:
+    """Whether the server refused a command for want of memory, whatever its version says before and after that."""
+    return isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error)
+
+
 def translate(error: RedisError, url: str) -> BrokerUnavailable | BrokerRefused:
     """Map any error of redis-py to one of ours."""
     denied = isinstance(error, AuthenticationError | AuthorizationError)
@@ -124,11 +130,22 @@ def translate(error: RedisError, url: str) -> BrokerUnavailable | BrokerRefused:
     return BrokerRefused(f"the broker at {redacted(url)} refused a command: {error}")
 
 
+#: How a script's first line names the one whose functions it uses.
+_WITH: Final = b"-- with "
+
+
+def _source(name: str) -> bytes:
+    """A script's text, with what it uses before it."""
+    text = files("pipemill.store").joinpath("scripts", f"{name}.lua").read_bytes()
+    first, _, _ = text.partition(b"\n")
+    return _source(first.removeprefix(_WITH).decode()) + text if first.startswith(_WITH) else text
+
+
 class Script:
     """A Lua script of this package; it is loaded again when the server has forgotten it."""
 
     def __init__(self, name: str):
-        self.source = files("pipemill.store").joinpath("scripts", f"{name}.lua").read_bytes()
+        self.source = _source(name)
         self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
     def run(self, client: Client, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:

@@ -8,14 +8,23 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import orjson
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from pipemill.errors import BrokerUnavailable
 from pipemill.protocol import History, Outcome, names, split_deliveries
 from pipemill.protocol.history import decode_history, encode_letter
 from pipemill.store import dead, wire
-from pipemill.store.base import DEFAULT_LEASE_SECONDS, BlobStore, Completion, Leased, QueueInfo, Renewal, Taken
-from pipemill.store.connection import Client, connect, script, translated
+from pipemill.store.base import (
+    DEFAULT_AGEING_SECONDS,
+    DEFAULT_LEASE_SECONDS,
+    BlobStore,
+    Completion,
+    Leased,
+    QueueInfo,
+    Renewal,
+    Taken,
+)
+from pipemill.store.connection import Client, connect, is_out_of_memory, script, translated
 from pipemill.store.redis_blobs import RedisBlobs
 
 #: Most jobs moved by one script, so that no script blocks the server for long.
@@ -36,13 +45,14 @@ _HowToEnd: TypeAlias = tuple[str, bytes | str, float]
 class RedisJobStore:
     """One lane's hold on its queue."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is an option of the store
         self,
         url: str,
         queue: str,
         *,
         lease_seconds: float = DEFAULT_LEASE_SECONDS,
         result_ttl_seconds: int = 3600,
+        ageing_seconds: float = DEFAULT_AGEING_SECONDS,
         client: Client | None = None,
     ):
         self.url = url
@@ -53,6 +63,7 @@ class RedisJobStore:
         self.blobs: BlobStore = RedisBlobs(url, client=self._client)
         self._lease_seconds = lease_seconds
         self._ttl = result_ttl_seconds
+        self._ageing_seconds = ageing_seconds
         self._lists = names.list_keys(queue)
         self._hash, self._inbox = names.lease_key(self.owner), names.inbox_key(self.owner)
         #: From where to where a job moves that ends a wait.
@@ -67,7 +78,7 @@ class RedisJobStore:
     def announce(self, info: QueueInfo) -> None:
         """Make the queue known to producers."""
         with translated(self.url):
-            self._client.hset(names.QUEUES_KEY, self.queue, wire.encode_info(info))
+            script("tell").run(self._client, [names.QUEUES_KEY], [self.queue, wire.encode_info(info)])
 
     def wait(self, timeout: float) -> bool:
         """Block until the most urgent list has a job, which moves to our inbox, or for ``timeout`` seconds."""
@@ -95,10 +106,11 @@ class RedisJobStore:
             names.delayed_key(self.queue),
             names.counters_key(self.queue),
             names.cancelled_key(self.queue),
+            names.passed_key(self.queue),
             *self._lists,
         ]
         arguments = [self.owner, self._lease_seconds, min(n, TAKE_AT_MOST), self._seen_cancelled, wire.STEPS]
-        arguments.append(held_elsewhere)
+        arguments += (held_elsewhere, self.queue, self._ageing_seconds)
         self._reply_lost = True
         with self._open():
             clock, stood, blocked, cancelled, flat = self._run_take(keys, arguments, patience)
@@ -200,7 +212,13 @@ class RedisJobStore:
         if len(done.document) <= names.REFERENCE_BYTES:
             return "store", done.document, self._ttl
         key = f"{names.PREFIX}document:{self.owner}:{done.field}"
-        self._client.set(key, done.document, ex=self._ttl)
+        try:
+            self._client.set(key, done.document, ex=self._ttl)
+        except ResponseError as error:
+            if not is_out_of_memory(error):
+                raise
+            # The script may write what a command may not: it ends what takes memory.
+            return "store", done.document, self._ttl
         return "move", key, self._ttl
 
     def release(self, fields: Sequence[str]) -> int:
@@ -269,7 +287,8 @@ class RedisJobStore:
     def report(self, facts: Mapping[str, Any]) -> None:
         """Publish facts about this lane."""
         with self._open():
-            self._client.hset(names.lanes_key(self.queue), self.owner, orjson.dumps({"at": time.time(), **facts}))
+            said = orjson.dumps({"at": time.time(), **facts})
+            script("tell").run(self._client, [names.lanes_key(self.queue)], [self.owner, said])
 
     def close(self, *, blame: bool = False) -> int:
         """Give everything back and end the lease, for good."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +18,7 @@ from pipemill.protocol import (
     Result,
     decode_result,
     encode_failure,
+    message_bytes,
     message_id,
     names,
 )
@@ -38,21 +38,17 @@ from pipemill.store.base import (
     Taken,
 )
 from pipemill.store.blobs import MemoryBlobs
+from pipemill.store.bounds import Bound, Crowd, bound_met
+from pipemill.store.lists import Lists, Waiting
 from pipemill.store.memory_dead import Buried, MemoryDeadLetters, MemoryLetters
-
-
-@dataclass(slots=True)
-class _Waiting:
-    raw: bytes
-    deliveries: int = 0
 
 
 @dataclass(slots=True)
 class _Queue:
     info: QueueInfo
     dead: MemoryLetters
-    lists: list[deque[_Waiting]] = field(default_factory=lambda: [deque() for _ in names.PRIORITY_STEPS])
-    parked: list[tuple[float, int, _Waiting]] = field(default_factory=list)
+    lists: Lists = field(default_factory=Lists)
+    parked: list[tuple[float, int, Waiting]] = field(default_factory=list)
     cancelled: dict[str, float] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     lanes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -62,7 +58,7 @@ class _Queue:
 
     @property
     def depth(self) -> int:
-        return len(self.parked) + sum(map(len, self.lists))
+        return len(self.parked) + len(self.lists)
 
 
 class MemoryBroker:
@@ -73,7 +69,7 @@ class MemoryBroker:
         self.queues: dict[str, _Queue] = {}
         self.announced: set[str] = set()
         self.leases: dict[str, float] = {}
-        self.held: dict[str, dict[str, tuple[int, _Waiting]]] = {}
+        self.held: dict[str, dict[str, tuple[int, Waiting]]] = {}
         self.results: dict[str, bytes] = {}
         self.records: dict[str, tuple[str, int, str]] = {}
         #: Of jobs that wait.
@@ -82,6 +78,8 @@ class MemoryBroker:
         self.histories: dict[str, list[bytes]] = {}
         self.once: dict[tuple[str, str], str] = {}
         self.sequence = 0
+        #: Share of its memory that it says is in use; tests may set it.
+        self.memory_share = 0.0
         self._offset = 0.0
         self.blobs = MemoryBlobs(self.now)
 
@@ -109,7 +107,7 @@ class MemoryBroker:
         """Put a raw message into a list, as a plain Celery client would."""
         with self.changed:
             name, _, step = list_name.partition(names.PRIORITY_SEPARATOR)
-            self.queue(name).lists[names.PRIORITY_STEPS.index(int(step or 0))].append(_Waiting(raw))
+            self.queue(name).lists.push(names.PRIORITY_STEPS.index(int(step or 0)), Waiting(raw))
             self.changed.notify_all()
 
     def end_overdue(self, job_id: str) -> None:
@@ -145,7 +143,7 @@ class MemoryJobStore:
         return self._broker.queue(self._name)
 
     @property
-    def _mine(self) -> dict[str, tuple[int, _Waiting]]:
+    def _mine(self) -> dict[str, tuple[int, Waiting]]:
         return self._broker.held.setdefault(self.owner, {})
 
     def announce(self, info: QueueInfo) -> None:
@@ -157,7 +155,7 @@ class MemoryJobStore:
     def wait(self, timeout: float) -> bool:
         """Block until the queue has a job, or for ``timeout`` seconds; whether it has."""
         with self._broker.changed:
-            return self._broker.changed.wait_for(lambda: any(self._queue.lists), timeout)
+            return self._broker.changed.wait_for(lambda: len(self._queue.lists) > 0, timeout)
 
     def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0) -> Taken:
         """Lease up to ``n`` jobs, after waiting for the first."""
@@ -169,28 +167,16 @@ class MemoryJobStore:
             self._broker.leases[self.owner] = now + self._lease_seconds
             for parked in sorted((p for p in queue.parked if p[0] <= now), key=lambda p: p[0], reverse=True):
                 queue.parked.remove(parked)
-                queue.lists[parked[1]].appendleft(parked[2])
-            jobs, blocked = self._lease_up_to(n, held_elsewhere)
+                queue.lists.put_back(parked[1], parked[2], fair=queue.info.fair)
+            held, ageing = bool(self._mine or held_elsewhere), queue.info.priority_ageing_seconds
+            chosen, blocked = queue.lists.take(n, held=held, now=now, ageing=ageing)
+            jobs = [self._lease(index, waiting) for index, waiting in chosen]
             queue.count("taken", len(jobs))
             cancelled = [job_id for job_id, at in queue.cancelled.items() if at > self._seen_cancelled]
             self._seen_cancelled = now if cancelled else self._seen_cancelled
             return Taken(jobs, now, stood, blocked, cancelled)
 
-    def _lease_up_to(self, n: int, held_elsewhere: int) -> tuple[list[Leased], bool]:
-        lists = self._queue.lists
-        if n and not self._mine and not held_elsewhere:
-            for index, waiting in enumerate(lists):
-                if waiting and waiting[0].deliveries:
-                    return [self._lease(index, waiting.popleft())], False
-        jobs: list[Leased] = []
-        for index, waiting in enumerate(lists):
-            while waiting and len(jobs) < n:
-                if waiting[0].deliveries:
-                    return jobs, True
-                jobs.append(self._lease(index, waiting.popleft()))
-        return jobs, False
-
-    def _lease(self, index: int, waiting: _Waiting) -> Leased:
+    def _lease(self, index: int, waiting: Waiting) -> Leased:
         self._broker.sequence += 1
         lease = f"{self._broker.sequence}|{names.PRIORITY_STEPS[index]}"
         self._mine[lease] = (index, waiting)
@@ -239,7 +225,7 @@ class MemoryJobStore:
             broker.push(list_name, raw)
         return True
 
-    def _wait(self, done: Completion, index: int, waiting: _Waiting) -> None:
+    def _wait(self, done: Completion, index: int, waiting: Waiting) -> None:
         broker, retried = self._broker, done.outcome is Outcome.RETRIED
         if retried:
             broker.note(done.job_id, done.incident)
@@ -248,7 +234,7 @@ class MemoryJobStore:
             broker.records[done.job_id] = ("p", 0, self._name)
         self._queue.count(done.outcome)
 
-    def _bury(self, done: Completion, index: int, waiting: _Waiting) -> None:
+    def _bury(self, done: Completion, index: int, waiting: Waiting) -> None:
         broker, job_id = self._broker, done.job_id
         if job_id and done.incident:
             broker.note(job_id, done.incident)
@@ -313,7 +299,8 @@ def _give_back(broker: MemoryBroker, owner: str, fields: Sequence[str], *, more_
     ours = sorted((lease for lease in fields if lease in mine), key=lambda lease: int(lease.partition("|")[0]))
     for lease in reversed(ours):
         index, waiting = mine.pop(lease)
-        queue.lists[index].appendleft(replace(waiting, deliveries=waiting.deliveries + more_deliveries))
+        given = replace(waiting, deliveries=waiting.deliveries + more_deliveries)
+        queue.lists.put_back(index, given, fair=queue.info.fair)
         job_id = message_id(waiting.raw)
         if job_id and more_deliveries:
             broker.note(job_id, encode_incident(IncidentKind.LOST, worker=owner))
@@ -322,6 +309,21 @@ def _give_back(broker: MemoryBroker, owner: str, fields: Sequence[str], *, more_
     queue.count("taken", -len(ours))
     broker.changed.notify_all()
     return len(ours)
+
+
+def _refused(queue: _Queue, job: Submission, met: Bound, accepted: list[str], depth: int) -> Accepted:
+    return Accepted(
+        job_ids=accepted,
+        depth=depth,
+        max_depth=queue.info.max_depth,
+        bound=met.name,
+        limit=met.limit,
+        standing=met.standing,
+        standing_jobs=met.standing_jobs,
+        refused_bytes=message_bytes(job.message),
+        tenants=queue.lists.sharing(job.list_index),
+        rate=wire.total_rate(queue.lanes),
+    )
 
 
 class MemoryQueueStore(MemoryDeadLetters):
@@ -340,12 +342,29 @@ class MemoryQueueStore(MemoryDeadLetters):
             depth, accepted = there.depth, []
             for job in submissions:
                 known = self._known(queue, job)
-                if known is None and not job.is_over(self._broker.now()) and there.depth >= there.info.max_depth:
+                due = known is None and not job.is_over(self._broker.now())
+                met = self._bound_met(there, Waiting(job.message)) if due else None
+                if met is not None:
                     break
                 accepted.append(known or self._accept(there, job))
+            else:
+                met = None
             self._broker.changed.notify_all()
-            rate = wire.total_rate(there.lanes)
-            return Accepted(job_ids=accepted, depth=depth, max_depth=there.info.max_depth, rate=rate)
+            if met is not None:
+                return _refused(there, job, met, accepted, depth)
+            return Accepted(job_ids=accepted, depth=depth, max_depth=there.info.max_depth)
+
+    def _bound_met(self, queue: _Queue, job: Waiting) -> Bound | None:
+        tenant_jobs, tenant_bytes = queue.lists.of(job.home(fair=queue.info.fair))
+        crowd = Crowd(
+            depth=queue.depth,
+            jobs=len(queue.lists),
+            bytes=queue.lists.bytes,
+            tenant_jobs=tenant_jobs,
+            tenant_bytes=tenant_bytes,
+            memory_share=self._broker.memory_share,
+        )
+        return bound_met(queue.info, crowd, job.bytes)
 
     def _known(self, queue: str, job: Submission) -> str | None:
         known = self._broker.once.get((queue, job.idempotency_key)) if job.idempotency_key else None
@@ -364,8 +383,10 @@ class MemoryQueueStore(MemoryDeadLetters):
             queue.count(Outcome.EXPIRED)
             broker.results[job.job_id] = encode_failure(job.job_id, JobExpired("it came after its deadline"))
             return job.job_id
-        ordinal = queue.depth + queue.totals.get("taken", 0) + 1
-        queue.lists[job.list_index].append(_Waiting(job.message))
+        waiting = Waiting(job.message)
+        queue.lists.add(job.list_index, waiting, fair=queue.info.fair)
+        ahead = queue.lists.ahead(job.list_index, waiting, queue.depth, fair=queue.info.fair)
+        ordinal = queue.totals.get("taken", 0) + ahead
         broker.records[job.job_id] = ("q", ordinal, name)
         if job.expires is not None:
             broker.deadlines[job.job_id] = job.expires
@@ -428,7 +449,9 @@ class MemoryQueueStore(MemoryDeadLetters):
         held = [owner for owner in self._broker.held if names.owner_queue(owner) == queue.info.name]
         return QueueReport(
             info=queue.info,
-            waiting={step: len(queue.lists[index]) for index, step in enumerate(names.PRIORITY_STEPS)},
+            waiting=queue.lists.by_step(),
+            tenants=queue.lists.by_tenant(),
+            waiting_bytes=queue.lists.bytes,
             parked=len(queue.parked),
             leased=sum(len(self._broker.held[owner]) for owner in held),
             dead=len(queue.dead),

@@ -23,7 +23,7 @@ class AsyncMemoryQueueStore:
         self.blobs: BlobStore = broker.blobs
 
     async def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
-        """Accept jobs up to the depth cap; None when the queue is unknown."""
+        """Accept jobs as long as no bound is met; None when the queue is unknown."""
         return self._store.enqueue(queue, submissions)
 
     async def declare(self, info: QueueInfo) -> None:

@@ -10,6 +10,7 @@ from pipemill.protocol import JobStatus, decode_result, message_id, names
 from pipemill.protocol.history import encode_letter
 from pipemill.store import dead
 from pipemill.store.dead import DeadLetter, Replay, ReplayCode
+from pipemill.store.lists import Waiting
 
 if TYPE_CHECKING:
     from pipemill.store.memory import MemoryBroker
@@ -125,8 +126,9 @@ class MemoryDeadLetters:
             return ReplayCode.ENDED
         if queue.depth >= queue.info.max_depth:
             return ReplayCode.FULL
-        ordinal = queue.depth + queue.totals.get("taken", 0) + 1
-        self._broker.push(names.list_key(queue.info.name, letter.step), letter.raw)
+        index, waiting, fair = names.PRIORITY_STEPS.index(letter.step), Waiting(letter.raw), queue.info.fair
+        queue.lists.add(index, waiting, fair=fair)
+        ordinal = queue.totals.get("taken", 0) + queue.lists.ahead(index, waiting, queue.depth, fair=fair)
         queue.dead.drop(job_id)
         queue.count("replayed")
         if message_id(letter.raw) == job_id:

@@ -8,14 +8,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pipemill.protocol import names
 from pipemill.store import dead, wire
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.channels import SUBSCRIBED_SECONDS
-from pipemill.store.connection import Client, connect, script, translated
+from pipemill.store.connection import Client, connect, is_out_of_memory, script, translated
 from pipemill.store.dead import DeadLetter, Replay
 from pipemill.store.redis_blobs import RedisBlobs
 
@@ -37,14 +37,19 @@ class RedisQueueStore:
         self._idle_channels: list[Any] = []
 
     def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
-        """Accept jobs up to the depth cap; None when the queue is unknown."""
+        """Accept jobs as long as no bound is met; None when the queue is unknown."""
         uploads = wire.uploads_of(submissions)
         keys, arguments = wire.enqueue_call(queue, submissions, uploads)
         with translated(self.url):
-            for job in submissions:
-                if job.payload is not None:
-                    self._client.set(uploads[job.job_id], job.payload, ex=wire.UPLOAD_TTL_SECONDS)
-            accepted = wire.read_accepted(script("enqueue").run(self._client, keys, arguments))
+            try:
+                for job in submissions:
+                    if job.payload is not None:
+                        self._client.set(uploads[job.job_id], job.payload, ex=wire.UPLOAD_TTL_SECONDS)
+                accepted = wire.read_accepted(script("enqueue").run(self._client, keys, arguments))
+            except ResponseError as error:
+                if not is_out_of_memory(error):
+                    raise
+                accepted = wire.NO_MEMORY
             if accepted and len(accepted.job_ids) < len(submissions):
                 lanes = wire.fresh_lanes(self._client.hgetall(names.lanes_key(queue)))
                 accepted = replace(accepted, rate=wire.total_rate(lanes))
@@ -202,6 +207,8 @@ def wire_report(pipe: Any, queue: str, owners: Sequence[str]) -> None:
     pipe.zcard(names.dead_times_key(queue))
     pipe.hgetall(names.counters_key(queue))
     pipe.hgetall(names.lanes_key(queue))
+    pipe.hgetall(names.waiting_key(queue))
+    pipe.hget(names.bytes_key(queue), "*")
     for owner in owners:
         pipe.hlen(names.lease_key(owner))
 

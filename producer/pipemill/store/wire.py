@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Final
 from uuid import uuid4
@@ -34,6 +35,9 @@ LANE_REPORT_SECONDS: Final = 60.0
 #: ``names.PRIORITY_STEPS`` as the scripts read it.
 STEPS: Final = ",".join(map(str, names.PRIORITY_STEPS))
 
+#: What a server without memory answers to ``enqueue``: a script's first write is refused, so nothing was accepted.
+NO_MEMORY: Final = Accepted(job_ids=(), depth=0, max_depth=0, bound="max_memory_share", limit=100, standing=100)
+
 
 def uploads_of(submissions: Sequence[Submission]) -> dict[str, str]:
     """By job id, a key for each payload, of this call alone: the script moves it to its job, or it expires."""
@@ -47,7 +51,7 @@ def enqueue_call(
     keys = [names.QUEUES_KEY, names.counters_key(queue), names.delayed_key(queue), *names.list_keys(queue)]
     record, result = names.record_key(""), names.result_key("")
     arguments: list[Any] = [queue, record, result, names.RECORD_TTL_SECONDS, ONCE_TTL_SECONDS]
-    arguments += [names.payload_key(""), PAYLOAD_TTL_SECONDS, _expired("").removesuffix(_NO_ID)]
+    arguments += [names.payload_key(""), PAYLOAD_TTL_SECONDS, STEPS, _expired("").removesuffix(_NO_ID)]
     for job in submissions:
         once = names.once_key(queue, job.idempotency_key) if job.idempotency_key else ""
         deadline = "" if job.expires is None else f"{job.expires:.6f}"
@@ -59,12 +63,23 @@ def read_accepted(reply: list[Any]) -> Accepted | None:
     """Read the reply of ``enqueue.lua``."""
     if reply[0] == -1:
         return None
-    return Accepted(job_ids=[str(job_id, "utf-8") for job_id in reply[2:]], depth=reply[1], max_depth=reply[0])
+    max_depth, depth, bound, limit, standing, standing_jobs, refused_bytes, tenants, *job_ids = reply
+    return Accepted(
+        job_ids=[str(job_id, "utf-8") for job_id in job_ids],
+        depth=depth,
+        max_depth=max_depth,
+        bound=str(bound, "utf-8"),
+        limit=limit,
+        standing=standing,
+        standing_jobs=standing_jobs,
+        refused_bytes=refused_bytes,
+        tenants=tenants,
+    )
 
 
 def encode_info(info: QueueInfo) -> bytes:
     """Write what a queue announces."""
-    return orjson.dumps(asdict(info))
+    return orjson.dumps({name: value for name, value in asdict(info).items() if value is not None})
 
 
 def decode_info(stored: bytes) -> QueueInfo:
@@ -169,16 +184,31 @@ def total_rate(lanes: Mapping[str, Mapping[str, Any]]) -> float:
 def read_report(info: QueueInfo, replies: Sequence[Any], owners: int) -> QueueReport:
     """Put a queue's report together from the replies to ``queues.wire_report``."""
     steps = len(names.PRIORITY_STEPS)
-    parked, dead, totals, lanes = replies[steps : len(replies) - owners]
+    parked, dead, totals, lanes, of_tenants, waiting_bytes = replies[steps : len(replies) - owners]
+    waiting = dict(zip(names.PRIORITY_STEPS, replies[:steps], strict=False))
+    tenants: Counter[str] = Counter()
+    for (step, tenant), count in _by_list(of_tenants):
+        waiting[step] += count
+        tenants[tenant] += count
     return QueueReport(
         info=info,
-        waiting=dict(zip(names.PRIORITY_STEPS, replies[:steps], strict=False)),
+        waiting=waiting,
+        tenants=tenants,
+        waiting_bytes=int(waiting_bytes or 0),
         parked=parked,
         leased=sum(replies[len(replies) - owners :]),
         dead=dead,
         totals={str(name, "utf-8"): int(count) for name, count in totals.items()},
         lanes=fresh_lanes(lanes),
     )
+
+
+def _by_list(counts: Mapping[bytes, bytes]) -> Iterator[tuple[tuple[int, str], int]]:
+    """Read the counts of tenants' lists, by step and tenant."""
+    for field, count in counts.items():
+        step, bar, tenant = str(field, "utf-8").partition("|")
+        if bar:
+            yield (int(step), tenant), int(count)
 
 
 def lease_owners(members: Sequence[bytes]) -> dict[str, list[str]]:

@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "lease_seconds": 15.0,
     "drain_seconds": 30.0,
     "max_deliveries": 3,
+    "stuck_seconds": 300.0,
     "preprocess_threads": 1,
     "torch_threads": None,
     "processes": 1,
@@ -241,6 +242,10 @@ def test_defaults_are_complete(tmp_path: Path) -> None:
         },
         "limits": {
             "max_depth": 100_000,
+            "max_bytes": None,
+            "max_tenant_depth": None,
+            "max_tenant_bytes": None,
+            "max_memory_share": 0.9,
             "max_input_bytes": None,
             "max_media": 16,
             "max_media_bytes": 67_108_864,
@@ -255,6 +260,8 @@ def test_defaults_are_complete(tmp_path: Path) -> None:
             "jitter": True,
             "errors": "transient",
         },
+        "fair": True,
+        "priority_ageing_seconds": 60.0,
         "result_ttl_seconds": 3_600,
         "prefetch": None,
     }

@@ -49,6 +49,15 @@ def test_parameters_of_the_wrong_form_are_refused(run: Run, given: list[str]) ->
     assert run("submit", "sentiment", "Fine.", *options).exit_code == 2
 
 
+def test_a_job_says_whose_it_is(run: Run, sentiment: list[Any]) -> None:
+    """With --tenant the job is that tenant's; a name that can't be one is wrong usage."""
+    run("submit", "sentiment", "Fine.", "--wait", "--tenant", "acme")
+    assert sentiment[0].headers["pipemill_tenant"] == "acme"
+    refused = run("submit", "sentiment", "Fine.", "--tenant", "two words")
+    assert refused.exit_code == 2
+    assert "1 to 64 letters" in refused.output
+
+
 def test_stdin_is_the_input(run: Run, sentiment: list[Any]) -> None:
     """A dash reads stdin, without the newline at its end."""
     run("submit", "sentiment", "-", "--wait", stdin="two\nlines\n")

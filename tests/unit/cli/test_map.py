@@ -70,6 +70,14 @@ def test_each_line_has_its_own_parameters(run: Run, source: Path, target: Path, 
     assert [job.parameters for job in sentiment] == [{"n": n, "more": "x", "shout": n % 3 == 0} for n in range(40)]
 
 
+def test_a_run_says_whose_it_is(run: Run, source: Path, target: Path, sentiment: list[Any]) -> None:
+    """With --tenant all its jobs are that tenant's; a name that can't be one is wrong usage."""
+    write(source, "a", "b")
+    assert run("map", "sentiment", str(source), str(target), "--tenant", "acme").exit_code == 0
+    assert [job.headers["pipemill_tenant"] for job in sentiment] == ["acme", "acme"]
+    assert run("map", "sentiment", str(source), str(target), "--tenant", "a:b").exit_code == 2
+
+
 @pytest.mark.usefixtures("sentiment")
 def test_bad_lines_fail_alone(run: Run, source: Path, target: Path) -> None:
     """A job that fails, a line too large and lines that aren't JSON leave errors at their places, and the code 3."""

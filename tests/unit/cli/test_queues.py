@@ -55,6 +55,20 @@ def test_queues_are_json_when_asked_for(run: Run, broker: MemoryBroker) -> None:
     assert len(facts["lanes"]) == 2
 
 
+def test_tenants_that_wait_are_named(run: Run, broker: MemoryBroker) -> None:
+    """Those with most jobs first, a few by name; where nobody waits in a list of its own there is no such column."""
+    announce(broker)
+    for number, tenant in enumerate(["acme", "bolt", "crane", "dray"]):
+        testing.client(broker, tenant=tenant).submit_many("sentiment", ["x"] * (number + 1))
+    head, row = run("queues").stdout.splitlines()
+    assert head.split()[-1] == "tenants"
+    assert row.endswith("dray 4, crane 3, bolt 2, 1 more")
+    (facts,) = json.loads(run("queues", "--json").stdout)
+    assert facts["waiting_by_tenant"] == {"dray": 4, "crane": 3, "bolt": 2, "acme": 1}
+    assert facts["waiting"] == 12
+    assert facts["waiting_bytes"] > 12 * 1024
+
+
 def test_mean_batch_of_no_batch() -> None:
     """Before the first batch there is no mean."""
     report = QueueReport(

@@ -99,7 +99,7 @@ def test_what_was_put_aside_is_prepared_once_nothing_else_is_there() -> None:
     assert mine.to_prepare.empty()
     mine.note_prepared([], 0.0)
     mine.take_up()
-    assert mine.to_prepare.get_nowait() == [works[0]]
+    assert mine.to_prepare.get() == [works[0]]
     assert (mine.aside, mine.preparing) == ([], 1)
 
 

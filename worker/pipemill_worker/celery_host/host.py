@@ -90,6 +90,7 @@ class Host:
             name,
             lease_seconds=self.catalogue.worker.lease_seconds,
             result_ttl_seconds=queue.result_ttl_seconds,
+            ageing_seconds=queue.priority_ageing_seconds or 0.0,
         )
         blobs = tiered(store.blobs, self.files, self.catalogue.blobs)
         log.info("queue %s: loading %s", name, queue.model or queue.task, extra={"event": "model_loading"})

@@ -160,7 +160,7 @@ class Engine:
             ready.set()
         for lane in self.lanes.values():
             for _ in range(wiring.settings.preprocess_threads):
-                lane.to_prepare.put(CLOSED)
+                lane.to_prepare.close()
         self._join("intake", max(deadline, time.monotonic() + INTAKE_SECONDS))
         for kind in ("prepare", "forward"):
             self._join(kind, deadline, hurried=True)

@@ -89,8 +89,7 @@ class Intake:
         if ends:
             lane.to_end.put(ends)
         soon = lane.note_taken(alive)
-        for part in _shares(soon, self._wiring.settings.preprocess_threads):
-            lane.to_prepare.put(part)
+        lane.to_prepare.put(soon, self._wiring.settings.preprocess_threads, fair=lane.info.fair)
         if len(soon) < len(alive):
             self._wiring.ready[lane.device].set()  # Maybe the device is free for them after all.
 
@@ -166,9 +165,3 @@ def _nameless(job_id: str, queue: str) -> Job:
         canvas={},
         priority=None,
     )
-
-
-def _shares(works: Sequence[Work], threads: int) -> list[list[Work]]:
-    """Split jobs evenly among threads, in order."""
-    size = -(-len(works) // threads)
-    return [list(works[start : start + size]) for start in range(0, len(works), size)] if works else []

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Final
 
 from pipemill.errors import JobCancelled, JobExpired
@@ -16,12 +17,14 @@ from pipemill.protocol import Outcome
 from pipemill.protocol.names import REFERENCE_BYTES
 from pipemill.store.base import BlobStore, JobStore, QueueInfo
 from pipemill_worker.engine.gauges import Gauges
+from pipemill_worker.engine.line import Line
 from pipemill_worker.engine.work import End, Entry, Work
 from pipemill_worker.policy.batching import BatchLimits, compose, padded_cost
 from pipemill_worker.policy.curve import CostModel, Curve
 from pipemill_worker.policy.deadlines import in_time
 from pipemill_worker.policy.lookahead import jobs_ahead
 from pipemill_worker.policy.retries import NEVER, RetryPolicy
+from pipemill_worker.policy.turns import Turns
 from pipemill_worker.policy.waiting import Arrivals, wait_seconds
 from pipemill_worker.seams import PipelineRunner
 
@@ -90,10 +93,12 @@ class Lane:
         self.changed = threading.Condition()
         self.paused = False
         self.held: dict[str, Work] = {}
+        #: Ready items; the first is the next, among equals in urgency.
         self.pool: list[Entry] = []
+        self._turns = Turns()
         self.running: list[Entry] = []
         self.cancelled: dict[str, None] = {}
-        self.to_prepare: queue.SimpleQueue[list[Work] | None] = queue.SimpleQueue()
+        self.to_prepare = Line()
         self.to_end: queue.SimpleQueue[list[End] | None] = queue.SimpleQueue()
         #: Jobs that were taken and aren't prepared yet.
         self.preparing = 0
@@ -210,7 +215,7 @@ class Lane:
         with self.changed:
             if self.aside and not self.preparing:
                 self.preparing += len(self.aside)
-                self.to_prepare.put(self.aside)
+                self.to_prepare.put(self.aside, fair=self.info.fair)
                 self.aside = []
 
     def note_prepared(self, entries: Sequence[Entry], seconds: float) -> None:
@@ -223,7 +228,10 @@ class Lane:
     def add(self, entries: Iterable[Entry]) -> None:
         """Put items into the pool."""
         with self.changed:
-            self.pool.extend(entries)
+            for entry in entries:
+                entry.turn = self._turns.give(entry.work.tenant if self.info.fair else "", entry.cost)
+                self.pool.append(entry)
+            self.pool.sort(key=attrgetter("turn"))
 
     # -- composing
 
@@ -242,6 +250,8 @@ class Lane:
             ends = self._drop(is_revoked)
             waiting, limits = self._in_time()
             batch = [waiting[index] for index in compose(waiting, limits)]
+            if batch:
+                self._turns.note_taken(min(entry.turn for entry in batch))
             taken = set(map(id, batch))
             self.pool = [entry for entry in self.pool if id(entry) not in taken]
             self.running = batch

@@ -10,7 +10,7 @@ from typing import Final
 from pipemill.errors import InferenceFailed, InferenceInterrupted, InvalidInput, JobError, OutOfMemory
 from pipemill.protocol import Outcome
 from pipemill_worker.engine.lane import Lane
-from pipemill_worker.engine.wiring import CLOSED, Wiring, log
+from pipemill_worker.engine.wiring import Wiring, log
 from pipemill_worker.engine.work import End, Entry, Work
 from pipemill_worker.policy.retries import passing
 from pipemill_worker.seams import PipelineRunner
@@ -28,7 +28,7 @@ class Preparer:
 
     def run(self) -> None:
         """Preprocess until the engine stops; what is left then is released with the lease."""
-        while (works := self._lane.to_prepare.get()) is not CLOSED:
+        while (works := self._lane.to_prepare.get()) is not None:
             if not self._wiring.stopping.is_set():
                 self._prepare_all(works)
 

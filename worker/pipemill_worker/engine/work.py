@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pipemill.errors import JobError
 from pipemill.protocol import Job, Outcome
+from pipemill.protocol.names import TENANT_HEADER
 from pipemill.store.base import Leased
 from pipemill_worker.seams import Item, Prepared
 
@@ -28,7 +29,9 @@ class Work:
         "outputs",
         "prepared",
         "ran_at",
+        "raw_bytes",
         "started",
+        "tenant",
         "urgency",
     )
 
@@ -36,6 +39,11 @@ class Work:
         self.field = leased.field
         self.job = job
         self.deliveries = leased.deliveries
+        #: Length of its message, in bytes.
+        self.raw_bytes = len(leased.raw)
+        tenant = job.headers.get(TENANT_HEADER)
+        #: Whose job it is; empty for the tenant without a name.
+        self.tenant = tenant if isinstance(tenant, str) else ""
         #: Delivered before: it may have killed a worker, so it shares nothing.
         self.alone = leased.deliveries > 0
         self.urgency = int(leased.field.rpartition("|")[2])
@@ -68,7 +76,7 @@ class Work:
 class Entry:
     """An item waiting in a lane's pool."""
 
-    __slots__ = ("cost", "group", "index", "item", "since", "urgency", "work")
+    __slots__ = ("cost", "group", "index", "item", "since", "turn", "urgency", "work")
 
     def __init__(self, work: Work, index: int, item: Item):
         self.work = work
@@ -79,6 +87,8 @@ class Entry:
         #: Since when it waits, in seconds of the monotonic clock.
         self.since = time.monotonic()
         self.urgency = work.urgency
+        #: Its place among the items of several tenants; lower ones are first.
+        self.turn = 0.0
 
 
 class End:

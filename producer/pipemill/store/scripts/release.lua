@@ -1,6 +1,7 @@
+-- with lists
 -- Give jobs back to the head of their lists, in the order they were taken; their delivery count stays, unless their owner
 -- died with them.
--- KEYS  1 lease hash · 2 inbox · 3 leases · 4 counters · 5.. the queue's lists, most urgent first
+-- KEYS  1 lease hash · 2 inbox · 3 leases · 4 counters · 5.. the queue's own lists, most urgent first
 -- ARGV  1 owner · 2 the lists' steps, comma-separated
 --       3 'some': the fields given · 'all': all, and the lease ends · 'blamed': the same, delivery counts raised
 --         'expired': the same, if the lease has run out
@@ -16,11 +17,8 @@ if which == 'expired' then
   local deadline = redis.call('ZSCORE', KEYS[3], ARGV[1])
   if not deadline or tonumber(deadline) > now then return -1 end
 end
-local lists, k = {}, 5
-for step in string.gmatch(ARGV[2], '%d+') do
-  lists[step] = KEYS[k]
-  k = k + 1
-end
+local queue, places = queue_of(ARGV[5], ARGV[2], {unpack(KEYS, 5)}), {}
+for k, step in ipairs(queue.steps) do places[step] = k end
 
 -- A body is base64, so the first "id" is the header's.
 local function id_of(message) return string.match(message, '"id": ?"([^"\\]+)"') end
@@ -66,11 +64,12 @@ for _, field in ipairs(fields) do
       local count, raw = string.match(message, '^\1(%d+)\2(.*)$')
       message = string.char(1) .. ((tonumber(count) or 0) + 1) .. string.char(2) .. (raw or message)
     end
-    redis.call('RPUSH', lists[string.match(field, '|(%d+)$')], message)
+    put_back(queue, places[string.match(field, '|(%d+)$')], message)
     redis.call('HDEL', KEYS[1], field)
     taken = taken + 1
   end
 end
+settle(queue)
 if taken > 0 then redis.call('HINCRBY', KEYS[4], 'taken', -taken) end
 if taken > 0 and which == 'expired' then redis.call('HINCRBY', KEYS[4], 'redelivered', taken) end
 if all then redis.call('ZREM', KEYS[3], ARGV[1]) end

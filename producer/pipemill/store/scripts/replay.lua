@@ -1,6 +1,7 @@
+-- with lists
 -- Put dead letters back into their queue under the same ids: delivered and tried never before, their failure forgotten.
 -- KEYS  1 registry of queues · 2 counters · 3 delayed · 4 times of dead letters · 5 dead letters
---       6.. the queue's lists, most urgent first
+--       6.. the queue's own lists, most urgent first
 -- ARGV  1 queue · 2 the lists' steps, comma-separated · 3 record prefix · 4 result prefix · 5 payload prefix
 --       6 history prefix · 7 prefix of dead payloads · 8 prefix of dead histories · 9 record TTL (s) · 10 payload TTL (s)
 --       11 how long letters are kept (s) · 12 incidents kept · 13 the incident of a replay · 14.. ids
@@ -10,23 +11,18 @@
 local info = redis.call('HGET', KEYS[1], ARGV[1])
 if not info then return {-1} end
 local max_depth = cjson.decode(info).max_depth
-local depth = redis.call('ZCARD', KEYS[3])
-for k = 6, #KEYS do depth = depth + redis.call('LLEN', KEYS[k]) end
+local queue, places = queue_of(ARGV[1], ARGV[2], {unpack(KEYS, 6)}), {}
+for k, step in ipairs(queue.steps) do places[step] = k end
+local depth = redis.call('ZCARD', KEYS[3]) + waiting_in(queue)
 local ordinal = depth + tonumber(redis.call('HGET', KEYS[2], 'taken') or 0)
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local lists, k = {}, 6
-for step in string.gmatch(ARGV[2], '%d+') do
-  lists[step] = KEYS[k]
-  k = k + 1
-end
-
 local pushed = 0
 local function replay(id, letter)
   local size, step = string.match(letter, '^{"at":[%d%.]+,"size":(%d+),"step":(%d+)')
   local stored = string.match(letter, '^[^\n]*\n(.*)$')
   local message = string.match(stored, '^\1%d+\2(.*)$') or stored
-  redis.call('LPUSH', lists[step] or KEYS[6], message)
+  push_new(queue, places[step] or 1, message)
   pushed = pushed + 1
   if string.match(message, '"id": ?"([^"\\]+)"') == id then
     redis.call('SET', ARGV[3] .. id, 'q|' .. (ordinal + pushed) .. '|' .. ARGV[1], 'EX', ARGV[9])
@@ -65,5 +61,6 @@ for i = 14, #ARGV do
   end
   reply[#reply + 1] = code
 end
+settle(queue)
 if pushed > 0 then redis.call('HINCRBY', KEYS[2], 'replayed', pushed) end
 return reply

@@ -1,0 +1,103 @@
+-- The lists of one queue, for the scripts that fill or empty them: per priority step Celery's own, the plain one, and each
+-- tenant's. The tenant without a name, '', has the plain lists; any Celery client may push there.
+local function queue_of(name, steps, plain)
+  local queue = {name = name, steps = {}, plain = plain, touched = {}}
+  for step in string.gmatch(steps, '%d+') do queue.steps[#queue.steps + 1] = step end
+  return queue
+end
+
+-- A header, without reading JSON: quotes in a body are escaped, or the body is base64.
+local function header(message, name, form)
+  local at = string.find(message, '"' .. name .. '":', 1, true)
+  return at and string.match(message, '^ ?' .. form, at + #name + 3)
+end
+
+-- What a job counts for while it waits. A message that doesn't say counts for nothing: nobody counted it when it came.
+local function bytes_of(message)
+  local digits = header(message, 'pipemill_bytes', '(%d+)')
+  return digits and #digits <= 10 and tonumber(digits) or 0
+end
+
+-- What a turn costs.
+local function cost_of(message)
+  local bytes = bytes_of(message)
+  return bytes > 0 and bytes or #message
+end
+
+-- Whose list a job belongs into. One that was delivered before (first byte 1) waits in the plain list, where it is looked
+-- for first; so does every job of a queue that isn't fair.
+local function home(queue, message)
+  if string.byte(message, 1) == 1 then return '' end
+  local tenant = header(message, 'pipemill_tenant', '"([%w._@+-]+)"')
+  if not tenant or #tenant > 64 then return '' end
+  if queue.fair == nil then
+    queue.fair = not string.find(redis.call('HGET', 'pipemill:queues', queue.name) or '', '"fair":false', 1, true)
+  end
+  return queue.fair and tenant or ''
+end
+
+local function list_of(queue, k, tenant)
+  return tenant == '' and queue.plain[k] or 'pipemill:tenant:' .. queue.steps[k] .. ':' .. queue.name .. ':' .. tenant
+end
+
+-- The tenants with jobs of a step, by whose turn it is. Turns are counted in what was taken, and '|' has the last one's.
+local function ring_of(queue, k) return 'pipemill:ring:' .. queue.steps[k] .. ':' .. queue.name end
+
+-- Give a tenant its next turn, unless it has one: as much as its job costs is taken from the others first.
+local function join(queue, k, tenant, cost)
+  local ring = ring_of(queue, k)
+  if redis.call('ZSCORE', ring, tenant) then return end
+  redis.call('ZADD', ring, (redis.call('ZSCORE', ring, '|') or 0) + cost, tenant)
+end
+
+-- Note that a list changed by so many bytes; `settle` writes it down.
+local function note(queue, k, tenant, bytes)
+  local field = queue.steps[k] .. '|' .. tenant
+  local list = queue.touched[field] or {k = k, tenant = tenant, bytes = 0}
+  list.bytes = list.bytes + bytes
+  queue.touched[field] = list
+end
+
+-- Put a new job at the end of the list it belongs into. The first of an idle queue waits in the plain list: who is idle
+-- watches that one.
+local function push_new(queue, k, message)
+  local place = home(queue, message)
+  if k == 1 and redis.call('EXISTS', queue.plain[1], ring_of(queue, 1)) == 0 then place = '' end
+  redis.call('LPUSH', list_of(queue, k, place), message)
+  if place ~= '' then join(queue, k, place, cost_of(message)) end
+  note(queue, k, place, bytes_of(message))
+end
+
+-- How many jobs wait in all lists.
+local function waiting_in(queue)
+  local jobs = tonumber(redis.call('HGET', 'pipemill:waiting:' .. queue.name, '*') or 0)
+  for k = 1, #queue.plain do jobs = jobs + redis.call('LLEN', queue.plain[k]) end
+  return jobs
+end
+
+-- Put a job at the head of the list it belongs into.
+local function put_back(queue, k, message)
+  local tenant = home(queue, message)
+  redis.call('RPUSH', list_of(queue, k, tenant), message)
+  if tenant ~= '' then join(queue, k, tenant, cost_of(message)) end
+  note(queue, k, tenant, bytes_of(message))
+end
+
+local function account(key, field, now)
+  local before = tonumber(redis.call('HGET', key, field) or 0)
+  if now == before then return end
+  if now == 0 then redis.call('HDEL', key, field) else redis.call('HSET', key, field, now) end
+  if redis.call('HINCRBY', key, '*', now - before) <= 0 then redis.call('HDEL', key, '*') end
+end
+
+-- Write down how many jobs and bytes wait in the lists that changed. Jobs are counted anew, and an empty list has no bytes:
+-- no miscount outlives it.
+local function settle(queue)
+  for field, list in pairs(queue.touched) do
+    local jobs = redis.call('LLEN', list_of(queue, list.k, list.tenant))
+    if list.tenant ~= '' then account('pipemill:waiting:' .. queue.name, field, jobs) end
+    local key = 'pipemill:bytes:' .. queue.name
+    local bytes = tonumber(redis.call('HGET', key, field) or 0) + list.bytes
+    account(key, field, jobs == 0 and 0 or math.max(bytes, 0))
+  end
+end
