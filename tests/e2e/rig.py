@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,12 @@ from tests.helpers import until
 ROOT: Final = Path(__file__).parents[2]
 #: Where the commands of this installation are.
 COMMANDS: Final = Path(sys.executable).parent
+#: One job a batch and few leased, so that 2,000 jobs last long enough to be interrupted in their middle.
+SLOW_ECHO: Final = """
+worker: {lease_seconds: 2}
+queues:
+  echo: {task: echo, batch: {max_items: 1}, prefetch: 8}
+"""
 #: How long a process may take to end once it was told to, in seconds.
 END_SECONDS: Final = 60.0
 
@@ -73,7 +80,7 @@ class Process:
     def freeze(self) -> None:
         """Stop it in its tracks, until ``thaw``."""
         self.send(signal.SIGSTOP)
-        until(lambda: _facts(self.pid)[0] == "T", "the process stands still")
+        until(lambda: state_of(self.pid) == "T", "the process stands still")
 
     def thaw(self) -> None:
         """Let it go on."""
@@ -123,6 +130,19 @@ def _facts(pid: int) -> list[str]:
         return []
 
 
+def state_of(pid: int) -> str:
+    """The letter that the system has for what a process does: T for stopped; empty once it is gone."""
+    return "".join(_facts(pid)[:1])
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class Serve:
     """Starts processes against one broker; they all end with it."""
 
@@ -169,9 +189,14 @@ class Serve:
             process.kill()
 
 
+def pid_of(owner: str) -> int:
+    """The process id in the name of who holds leases."""
+    return int(owner.split(":")[-2])
+
+
 def served_by(client: Client, worker: Process) -> list[str]:
-    """The queues for which this very process reports a lane; an owner's name holds its process id."""
-    return [report.info.name for report in client.queues() if any(f":{worker.pid}:" in owner for owner in report.lanes)]
+    """The queues for which this very process reports a lane."""
+    return [report.info.name for report in client.queues() if worker.pid in map(pid_of, report.lanes)]
 
 
 def report_on(client: Client, queue: str) -> QueueReport:

@@ -16,7 +16,7 @@ import redis
 from pipemill import Client, JobStatus, errors
 from pipemill.client import Job
 from pipemill.protocol import names
-from tests.e2e.rig import ROOT, Process, Serve, leased_messages, operator, published, report_on
+from tests.e2e.rig import ROOT, Process, Serve, leased_messages, operator, pid_of, published, report_on
 from tests.helpers import until
 
 #: One job a batch and few leased, so that both processes get their part, and can be interrupted in its middle.
@@ -42,9 +42,9 @@ def sabotaged(serve: Serve, catalogue: str, sabotage: str) -> Process:
 
 
 def owners(client: Client, queue: str = "echo") -> set[int]:
-    """The process ids of those that report a lane; an owner's name holds its own."""
+    """The process ids of those that report a lane."""
     reports = [report for report in client.queues() if report.info.name == queue]
-    return {int(owner.split(":")[-2]) for report in reports for owner in report.lanes}
+    return {pid_of(owner) for report in reports for owner in report.lanes}
 
 
 def children(fleet: Process) -> set[int]:

@@ -595,6 +595,11 @@ def test_a_server_without_memory_refuses_new_jobs_and_ends_old_ones(kind: str, r
         assert worker.renew({first.field: "a"}).stands
         assert worker.complete([succeed(first.field, "a")]) == [True]
         assert worker.release([second.field]) == 1
+        # It refuses to let a worker wait, but what is there is given, with patience or without.
+        assert not worker.wait(0.01)
+        (again,) = worker.take(1, patience=0.01).jobs
+        assert worker.take(1, patience=0.01).jobs == []
+        assert worker.release([again.field]) == 1
     finally:
         client.config_set("maxmemory", 0)
     assert status(rig, "a").result.get() == "yes"

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from celery import Celery, chain, signature
 from celery.result import AsyncResult, GroupResult
+from redis.exceptions import OutOfMemoryError
 
 from pipemill.errors import InferenceFailed, JobCancelled, MalformedJob
 from pipemill.protocol import Job, decode_message, names
 from pipemill_worker.celery_host.application import celery_url, create_app
-from pipemill_worker.celery_host.canvas import Canvas
+from pipemill_worker.celery_host.canvas import Canvas, passes
 from pipemill_worker.celery_host.host import Host
 from pipemill_worker.celery_host.tuning import ACCELERATOR_MAX_COST, CPU_MAX_COST, CPU_PACKED_COST, batch_limits
 
@@ -149,3 +151,28 @@ def test_a_chord_that_would_wait_for_itself_is_failed(canvas: Canvas) -> None:
     with pytest.raises(MalformedJob, match="flat group"):
         canvas.follow(part, "answer", None)
     assert app.AsyncResult("body-id").state == "FAILURE"
+
+
+@pytest.mark.parametrize("name", [names.QUEUES_KEY, names.result_key("x"), "_kombu.binding.x", "unacked"])
+def test_nothing_follows_into_the_brokers_own_keys(canvas: Canvas, name: str) -> None:
+    """A link to what is no queue fails its job: it would be pushed with the worker's rights, or refused for ever."""
+    with pytest.raises(MalformedJob, match="is no queue"):
+        canvas.follow(job(callbacks=[infer(name)]), "answer", None)
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [
+        (redis.ConnectionError("away"), True),
+        (redis.TimeoutError("slow"), True),
+        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), True),
+        (redis.ResponseError("MISCONF Errors writing to the AOF file"), True),
+        (redis.ResponseError("value is not a valid float script: 1f, on @user_script:12."), False),
+        (redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), False),
+        (redis.DataError("Invalid input of type: 'list'"), False),
+        (ValueError("no number"), False),
+    ],
+)
+def test_only_the_brokers_own_trouble_is_waited_for(problem: Exception, expected: bool) -> None:  # noqa: FBT001  # a parameter of pytest
+    """What a chord asks for and the broker can't do fails the job: tried again, it would hold up its lane for ever."""
+    assert passes(problem) is expected

@@ -106,6 +106,13 @@ def test_messages_round_trip(  # noqa: PLR0913, PLR0917  # each is a field of th
     assert message_id(raw) == job_id
 
 
+def test_an_id_without_bytes_is_none() -> None:
+    """Half a surrogate pair, which JSON can spell, can't be part of a key: such a message has no id to answer to."""
+    raw = b'{"headers": {"id": "a\\ud800", "task": "pipemill.infer"}}'
+    assert message_id(raw) is None
+    assert_read_or_refused(raw)
+
+
 @patient
 @given(JSON, PARAMETERS)
 def test_payloads_sent_by_reference_round_trip(inputs: Any, parameters: Any) -> None:

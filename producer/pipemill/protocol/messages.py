@@ -156,7 +156,16 @@ def message_id(raw: bytes) -> str | None:
         job_id = _loads_leniently(raw)["headers"]["id"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return job_id if isinstance(job_id, str) and 0 < len(job_id) <= MAX_ID_LENGTH else None
+    return job_id if isinstance(job_id, str) and 0 < len(job_id) <= MAX_ID_LENGTH and _has_utf8(job_id) else None
+
+
+def _has_utf8(text: str) -> bool:
+    """Whether it can be part of a key: half a surrogate pair, which JSON can spell, has no bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def message_tenant(raw: bytes) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 import orjson
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 from pipemill.errors import BrokerUnavailable
 from pipemill.protocol import History, Outcome, names, split_deliveries
@@ -83,7 +83,11 @@ class RedisJobStore:
     def wait(self, timeout: float) -> bool:
         """Block until the most urgent list has a job, which moves to our inbox, or for ``timeout`` seconds."""
         with self._open():
-            return self._client.blmove(*self._wake, timeout, "RIGHT", "LEFT") is not None
+            try:
+                return self._client.blmove(*self._wake, timeout, "RIGHT", "LEFT") is not None
+            except OutOfMemoryError:  # the server refuses to wait, not to give: work in hand is always ended
+                time.sleep(timeout)
+                return False
 
     @contextmanager
     def _open(self) -> Iterator[None]:
@@ -125,13 +129,22 @@ class RedisJobStore:
     def _run_take(self, keys: Sequence[Any], arguments: Sequence[Any], patience: float) -> Any:
         """Run ``take.lua``; with patience, the server does so once it has moved a job to our inbox, or has waited."""
         take = script("take")
-        if patience:
-            with self._client.pipeline(transaction=False) as pipe:
-                pipe.blmove(*self._wake, patience, "RIGHT", "LEFT")
-                take.add_to(pipe, keys, arguments)
-                with suppress(NoScriptError):
-                    return pipe.execute()[1]
-        return take.run(self._client, keys, arguments)
+        if not patience:
+            return take.run(self._client, keys, arguments)
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.blmove(*self._wake, patience, "RIGHT", "LEFT")
+            take.add_to(pipe, keys, arguments)
+            waited, taken = pipe.execute(raise_on_error=False)
+        refused = isinstance(waited, OutOfMemoryError)
+        if isinstance(waited, RedisError) and not refused:
+            raise waited
+        if isinstance(taken, NoScriptError):
+            return take.run(self._client, keys, arguments)
+        if isinstance(taken, RedisError):
+            raise taken
+        if refused and not taken[-1]:
+            time.sleep(patience)  # the server had no memory to wait for us
+        return taken
 
     def _recover(self) -> None:
         """Give back what a lost reply left in our lease: the server thinks it is ours, and we never saw it."""

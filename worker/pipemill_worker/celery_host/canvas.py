@@ -7,8 +7,9 @@ backend; their part is returned before the job's end, and returning it twice cou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery, signature
 from celery.app.task import Context
@@ -19,18 +20,34 @@ from kombu.exceptions import OperationalError
 from kombu.messaging import Producer
 from kombu.transport import virtual
 from kombu.utils.json import dumps
-from redis.exceptions import RedisError
+from redis.exceptions import DataError, RedisError, ResponseError
 
 from pipemill.errors import BrokerUnavailable, JobCancelled, JobError, JobExpired, MalformedJob
 from pipemill.protocol import Job, names
 
 Message = tuple[str, bytes]
 
+#: How names begin that are no queues: what follows a job is pushed with the worker's rights, so it can't go there.
+RESERVED: Final = (names.PREFIX, names.RESULT_PREFIX, "_kombu", "unacked")
+#: How an answer of the broker's begins that tells of its own state (OOM, MISCONF, READONLY), not of what was asked.
+_STATE: Final = re.compile(r"(?!WRONGTYPE)[A-Z]{3,}\b")
+
+
+def passes(problem: Exception) -> bool:
+    """Whether an error tells of the broker, and will pass, and not of what the job asked of it."""
+    if isinstance(problem, DataError):
+        return False
+    if type(problem) is ResponseError:
+        return _STATE.match(str(problem)) is not None
+    return isinstance(problem, OperationalError | RedisError)
+
 
 class _Channel(virtual.Channel):
     """Keeps what is published instead of sending it."""
 
     def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+        if queue.startswith(RESERVED):
+            raise ValueError(f"{queue!r} is no queue")
         step = names.priority_step(int(message["properties"].get("priority") or 0))
         self.connection.captured.append((names.list_key(queue, step), dumps(message).encode()))
 
@@ -59,18 +76,18 @@ class Canvas:
         BrokerUnavailable
             When a chord's part could not be returned for now.
         MalformedJob
-            When the canvas can't be read.
+            When the canvas can't be read, or the broker refuses what it asks for.
 
         """
         request = Context({**job.headers, **job.canvas, "args": [], "kwargs": {}, "delivery_info": {}})
         try:
             return self._failed(request, error) if error is not None else self._succeeded(request, value)
-        except (OperationalError, RedisError) as problem:
-            text = f"what follows the job could not be sent yet: {problem}"
-            raise BrokerUnavailable(text) from problem
         except JobError:
             raise
         except Exception as problem:
+            if passes(problem):
+                text = f"what follows the job could not be sent yet: {problem}"
+                raise BrokerUnavailable(text) from problem
             text = (
                 f"the job's link, chain or chord can't be followed ({type(problem).__name__}: {problem}); send it anew"
             )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
-from pipemill.errors import DeliveryLimitReached, InvalidInput, JobError, PayloadMissing
+from pipemill.errors import BrokerError, DeliveryLimitReached, InvalidInput, JobError, PayloadMissing
 from pipemill.protocol import Job, Outcome, decode_arguments, decode_message, message_id
 from pipemill.store.base import Leased, Taken
 from pipemill_worker.engine.lane import Lane
@@ -29,6 +28,8 @@ class Intake:
         self._wiring = wiring
         #: The last take left nothing behind: wait for something to come before the next.
         self._drained = False
+        #: The broker doesn't know the queue: the lane is new, or the broker came back without its data.
+        self._unknown = False
 
     def run(self) -> None:
         """Lease jobs whenever there is room, until the engine stops."""
@@ -67,12 +68,22 @@ class Intake:
             if not taken.stood:
                 lane.lose(held)
             works, ends = self._read_all(taken)
-        if not taken.stood:
-            # A new lane, or a broker that came back without its data: it doesn't know the queue.
-            announce = partial(lane.store.announce, lane.info)
-            self._wiring.retrying(announce, f"queue {lane.name}: announce", self._wiring.stopping)
         self._pass_on(works, ends)
+        if self._unknown or not taken.stood:
+            self._announce(again=self._unknown)
         return None if taken.blocked else len(works)
+
+    def _announce(self, *, again: bool) -> None:
+        """Make the queue known; a broker that refuses (it is out of memory) is asked again after the next take."""
+        lane = self._lane
+        try:
+            lane.store.announce(lane.info)
+            self._unknown = False
+        except BrokerError as error:
+            self._unknown = True
+            if not again:
+                text = "queue %s: announce: %s; trying again"
+                log.warning(text, lane.name, error, extra={"event": "broker_unavailable"})
 
     def _read_all(self, taken: Taken) -> tuple[list[Work], list[End]]:
         lane = self._lane

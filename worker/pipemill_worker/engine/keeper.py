@@ -25,16 +25,19 @@ class Heartbeat:
         self._lanes = lanes
         self._wiring = wiring
         self._interval = min(HEARTBEAT_SECONDS, wiring.settings.lease_seconds / 3)
+        #: Lanes whose last report the broker didn't take.
+        self._unheard: set[str] = set()
 
     def run(self) -> None:
         """Beat until the engine is closed."""
         closed = self._wiring.closed
         while not closed.wait(self._interval):
             for lane in self._lanes:
-                self._wiring.retrying(partial(self._beat, lane), f"queue {lane.name}: renew", closed)
+                self._wiring.retrying(partial(self._renew, lane), f"queue {lane.name}: renew", closed)
+                self._report(lane)
 
     @staticmethod
-    def _beat(lane: Lane) -> None:
+    def _renew(lane: Lane) -> None:
         with lane.changed:
             held = list(lane.held.values())
             running = {entry.work.field: entry.work.job.id for entry in lane.running if entry.work.job.id}
@@ -43,8 +46,20 @@ class Heartbeat:
         lane.note_cancelled(renewal.cancelled)
         if not renewal.stands:
             lane.lose(held)
+
+    def _report(self, lane: Lane) -> None:
+        """Publish what the lane says of itself, by the broker's clock; if it refuses, it is told with the next beat.
+
+        It may be out of memory for hours, and other lanes' leases are to be renewed meanwhile.
+        """
         lane.update_rate()
-        lane.store.report(lane.facts())
+        try:
+            lane.store.report({"at": lane.now(), **lane.facts()})
+            self._unheard.discard(lane.name)
+        except BrokerError as error:
+            if lane.name not in self._unheard:
+                log.warning("queue %s: report: %s", lane.name, error, extra={"event": "broker_unavailable"})
+            self._unheard.add(lane.name)
 
 
 class Reaper:

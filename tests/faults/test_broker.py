@@ -1,0 +1,69 @@
+"""A broker that stands still, has no disk, or has no memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipemill import Client
+from pipemill.errors import BrokerRefused
+from tests.e2e.rig import SLOW_ECHO, Serve, freeze_at_work, report_on
+from tests.faults.durable import DurableBroker
+from tests.faults.echo import COUNT, assert_balanced, submit, until_ended
+from tests.faults.watch import Watcher
+
+
+def test_a_broker_that_stands_still(serve: Serve, durable: DurableBroker) -> None:
+    """A broker that answers nobody for longer than a command may take, and than a lease: every job ends once."""
+    serve.broker = durable.url
+    with Watcher(durable.url) as watcher, Client(durable.url) as client:
+        worker = serve(SLOW_ECHO)
+        expected = submit(client)
+        until_ended(client, COUNT // 10)
+        durable.freeze()
+        worker.until(lambda: "no answer from the broker" in worker.output(), "the worker has noticed")
+        durable.thaw()
+        client.results(expected, timeout=120)
+        assert worker.stop() == 0
+    assert_balanced(watcher, durable.url, expected)
+
+
+def test_a_full_disk(serve: Serve, durable: DurableBroker) -> None:
+    """A broker that refuses writes (MISCONF): producers are told, workers wait, and every job ends once."""
+    serve.broker = durable.url
+    with Watcher(durable.url) as watcher, Client(durable.url) as client:
+        worker = serve(SLOW_ECHO)
+        expected = submit(client)
+        freeze_at_work(worker, client, "echo")
+        durable.fill_disk()
+        worker.thaw()
+        worker.until(lambda: "MISCONF" in worker.output(), "the worker has noticed")
+        with pytest.raises(BrokerRefused, match="MISCONF"):
+            client.submit("echo", "one more")
+        assert report_on(client, "echo").totals["succeeded"] < COUNT
+        durable.free_disk()
+        client.results(expected, timeout=120)
+        totals = report_on(client, "echo").totals
+        assert totals["succeeded"] == totals["enqueued"] == COUNT
+        assert worker.stop() == 0
+    assert_balanced(watcher, durable.url, expected)
+
+
+def test_a_broker_without_memory(serve: Serve, durable: DurableBroker) -> None:
+    """A broker out of memory refuses new jobs; what it has is answered meanwhile, even by an idle worker."""
+    serve.broker = durable.url
+    with Watcher(durable.url) as watcher, Client(durable.url) as client, durable.admin() as admin:
+        worker = serve(SLOW_ECHO)
+        # It is parked before memory runs out, and due when its lane has nothing else to do.
+        later = client.submit("echo", "later", countdown=5)
+        expected = submit(client) | {later.id: "later"}
+        until_ended(client, COUNT // 10)
+        admin.config_set("maxmemory", 1)
+        with pytest.raises(BrokerRefused, match="memory"):
+            client.submit("echo", "one more")
+        client.results(expected, timeout=120)
+        admin.config_set("maxmemory", 0)
+        again = client.submit("echo", "again")
+        assert again.result(60) == "again"
+        assert worker.stop() == 0
+    expected[again.id] = "again"
+    assert_balanced(watcher, durable.url, expected)
