@@ -12,7 +12,6 @@ import yaml
 
 import pipemill_worker
 from pipemill import Client
-from pipemill.embedded import EmbeddedBroker
 from tests.e2e.rig import ROOT, Serve
 
 DOCKERFILE: Final = (ROOT / "docker/Dockerfile").read_text("utf-8")
@@ -40,20 +39,22 @@ def stop_signal() -> signal.Signals:
     return signal.Signals[name]
 
 
-def test_the_container_serves_is_healthy_and_stops_in_time(serve: Serve, client: Client) -> None:
-    """The image's command serves the catalogue, its health check answers 0, and it ends with 0 in the grace period."""
+def test_the_container_serves_is_healthy_and_stops_in_time(serve: Serve, client: Client, tmp_path: Path) -> None:
+    """The image's command serves the catalogue, both health checks answer 0, and it ends with 0 in the grace period."""
     worker = service()
     command = [*instruction("ENTRYPOINT"), *worker["command"]]
     assert command == [*instruction("ENTRYPOINT"), *instruction("CMD")]
     assert set(worker["environment"]) == {"PIPEMILL_BROKER"}
-    container = serve.run(*command, PIPEMILL_CATALOGUE=str(CATALOGUE))
-    with EmbeddedBroker() as elsewhere:
-        there = {"PIPEMILL_CATALOGUE": str(CATALOGUE), "PIPEMILL_BROKER": elsewhere.url}
-        lonely = serve.run(*instruction("HEALTHCHECK"), **there)
-        serve.wait_until_serving(container, "sentiment", "generator")
-        container.until(lambda: "ready." in container.output(), "Celery listens")
-        assert serve.run(*instruction("HEALTHCHECK"), PIPEMILL_CATALOGUE=str(CATALOGUE)).wait() == 0
-        assert client.run("sentiment", "A warm, funny, generous film.", timeout=60)[0]["label"] == "POSITIVE"
-        container.send(stop_signal())
-        assert container.wait(int(worker["stop_grace_period"].removesuffix("s"))) == 0
-        assert lonely.wait() != 0, "a health check where no worker is must fail"
+    assert "PIPEMILL_HEALTH_FILE=" in DOCKERFILE
+    kind, *ready = worker["healthcheck"]["test"]
+    assert kind == "CMD"
+    here, elsewhere = ({"PIPEMILL_HEALTH_FILE": str(tmp_path / name)} for name in ("ours.json", "nobodys.json"))
+    container = serve.run(*command, PIPEMILL_CATALOGUE=str(CATALOGUE), **here)
+    serve.wait_until_serving(container, "sentiment", "generator")
+    for check in (instruction("HEALTHCHECK"), ready):
+        assert serve.run(*check, **here).wait() == 0
+        assert serve.run(*check, **elsewhere).wait() != 0, "a health check where no worker is must fail"
+    assert client.run("sentiment", "A warm, funny, generous film.", timeout=60)[0]["label"] == "POSITIVE"
+    container.send(stop_signal())
+    assert container.wait(int(worker["stop_grace_period"].removesuffix("s"))) == 0
+    assert serve.run(*instruction("HEALTHCHECK"), **here).wait() != 0, "nor one after its end"

@@ -30,6 +30,9 @@ catalogue_option = click.option(
 @click.option("--lease-seconds", type=float, help="After how long a silent worker's jobs go to others.")
 @click.option("--drain-seconds", type=float, help="How long running jobs may take to end after SIGTERM.")
 @click.option("--max-deliveries", type=int, help="Workers that may die on a job before it fails.")
+@click.option("--health-file", help="Write how the worker is into this file, once a second.")
+@click.option("--health-port", type=int, help="Tell over HTTP how the worker is, at this port.")
+@click.option("--health-host", help="Address of that port; else 127.0.0.1.")
 @click.option("--hostname", "-n", help="Celery's node name, such as gpu1@%h.")
 @click.option("--loglevel", "-l", default="INFO", show_default=True, help="DEBUG, INFO, WARNING, ERROR or CRITICAL.")
 def worker(queues: tuple[str, ...], catalogue: str | None, hostname: str | None, loglevel: str, **options: Any) -> None:

@@ -51,6 +51,14 @@ MaxDeliveries = Annotated[int, Field(ge=1, le=100)]
 PreprocessThreads = Annotated[int, Field(ge=1, le=64)]
 TorchThreads = Annotated[int, Field(ge=1, le=1_024)]
 Processes = Annotated[int, Field(ge=1, le=1_024)] | Literal["auto"]
+HealthPort = Annotated[int, Field(ge=1, le=65_535)]
+HealthHost = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9.:-]{1,253}$",
+        json_schema_extra={"allowed": "an address of this machine, such as 127.0.0.1, 0.0.0.0 or ::"},
+    ),
+]
 Device = Annotated[
     str,
     Field(
@@ -106,6 +114,19 @@ class WorkerSettings(Settings):
         default=None,
         description="Folder where measurements of the models on this machine are kept between starts; null is "
         "pipemill in the user's cache folder.",
+    )
+    health_file: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="File that a worker writes once a second to say how it is; null writes none. Several processes "
+        "write one each: health.json becomes health-1.json, health-2.json.",
+    )
+    health_port: HealthPort | None = Field(
+        default=None,
+        description="Port at which a worker says over HTTP how it is (/livez, /readyz); null opens none. Several "
+        "processes take this one and those after it.",
+    )
+    health_host: HealthHost = Field(
+        default="127.0.0.1", description="Address at which health_port is opened; 0.0.0.0 lets other machines ask."
     )
 
 

@@ -13,6 +13,8 @@ from pipemill.catalogue.mistakes import Mistake
 from pipemill.catalogue.model import (
     Device,
     DrainSeconds,
+    HealthHost,
+    HealthPort,
     LeaseSeconds,
     MaxDeliveries,
     PreprocessThreads,
@@ -42,6 +44,9 @@ class Overlay(BaseModel):
     torch_threads: TorchThreads | None = None
     processes: Processes | None = None
     cache_dir: str | None = None
+    health_file: str | None = None
+    health_port: HealthPort | None = None
+    health_host: HealthHost | None = None
     device: Device | None = None
 
     def over(self, lower: Overlay) -> Overlay:

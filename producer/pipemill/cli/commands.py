@@ -41,8 +41,12 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "dead": Entry(where="pipemill.cli.dead:dead", help="Look at dead letters, replay or drop them."),
     "schema": Entry(where="pipemill.cli.schema:schema", help="Say which parameters a task takes, as a JSON Schema."),
     "check": Entry(where="pipemill.cli.setup:check", help="Name every mistake in a catalogue."),
+    "doctor": Entry(
+        where="pipemill.cli.doctor:doctor", help="Look for what is wrong with the broker and this machine."
+    ),
     "broker": Entry(where="pipemill.cli.setup:broker", help="Run a Valkey server for trying things out."),
     "worker": Entry(extra="worker", help="Start a worker."),
+    "health": Entry(where="pipemill.cli.health:health", help="Say whether a worker lives, or serves."),
     "demo": Entry(extra="worker", help="Show a broker, a worker and jobs in one go."),
     "fetch": Entry(extra="worker", help="Download the catalogue's models."),
     "calibrate": Entry(extra="worker", help="Measure a queue's model on this machine."),

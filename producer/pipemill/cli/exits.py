@@ -31,6 +31,7 @@ class Exit(IntEnum):
     REFUSED = 6
     TIMEOUT = 7
     UNKNOWN_JOB = 8
+    UNHEALTHY = 9
     ENGINE = 70
     INTERRUPTED = 130
 
@@ -46,6 +47,7 @@ MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.REFUSED: "the job was not accepted: queue full or unknown, inputs too large",
     Exit.TIMEOUT: "the result didn't come in time; the job goes on",
     Exit.UNKNOWN_JOB: "there is no trace of the job",
+    Exit.UNHEALTHY: "doctor found a problem; with health, the worker doesn't live or serve",
     Exit.ENGINE: "the engine of a worker died",
     Exit.INTERRUPTED: "interrupted by Ctrl-C or a signal",
 }

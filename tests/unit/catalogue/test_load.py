@@ -30,6 +30,9 @@ SETTINGS: list[tuple[str, Any, str, Any]] = [
     ("torch_threads", 2, "3", 4),
     ("processes", 2, "3", 4),
     ("cache_dir", "file", "environ", "option"),
+    ("health_file", "file", "environ", "option"),
+    ("health_port", 8001, "8002", 8003),
+    ("health_host", "127.0.0.1", "localhost", "::1"),
     ("device", "cpu", "cuda:1", "mps"),
 ]
 DEFAULTS: dict[str, Any] = {
@@ -42,6 +45,9 @@ DEFAULTS: dict[str, Any] = {
     "torch_threads": None,
     "processes": 1,
     "cache_dir": None,
+    "health_file": None,
+    "health_port": None,
+    "health_host": "127.0.0.1",
     "device": "auto",
 }
 

@@ -11,11 +11,14 @@ from celery.apps.worker import Worker
 from celery.worker import state
 
 from pipemill.errors import ConfigurationError
+from pipemill.health import Health
 from pipemill_worker.celery_host.exits import ExitCode, leave
 from pipemill_worker.celery_host.hooks import CeleryHooks
 from pipemill_worker.celery_host.host import Host
 from pipemill_worker.celery_host.pool import EnginePool
 from pipemill_worker.engine import Engine
+from pipemill_worker.engine.health import STARTING
+from pipemill_worker.health import report_health
 
 log = logging.getLogger("pipemill.worker")
 
@@ -52,6 +55,7 @@ class Lanes(bootsteps.StartStopStep):
         self._hint()
         hooks = CeleryHooks(worker.app, self.host.catalogue.worker.drain_seconds)
         try:
+            report_health(self.host.catalogue.worker, self._health)
             engine = self.host.build_engine(self.names, hooks)
         except ConfigurationError as error:
             _give_up(str(error))
@@ -69,6 +73,12 @@ class Lanes(bootsteps.StartStopStep):
                 "worker.processes is %s, but this command runs one process; `pipemill worker` runs as many as it says"
             )
             log.warning(text, asked, extra={"event": "processes_ignored"})
+
+    def _health(self) -> Health:
+        """How this worker is; before there is an engine, its models are on their way."""
+        if not self.names:
+            return Health(live=True, ready=True)  # it has no lanes: Celery's own queues are Celery's to tell of
+        return STARTING if self.engine is None else self.engine.health()
 
     def _hurry(self, how: str = "", **_: Any) -> None:
         """Stop waiting in a drain that runs already: the second Ctrl-C, or SIGQUIT after SIGTERM."""

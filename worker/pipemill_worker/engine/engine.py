@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from pipemill.health import Health
 from pipemill_worker.engine.completion import Completer
 from pipemill_worker.engine.forward import Forward, Pass
+from pipemill_worker.engine.health import Signs, judge
 from pipemill_worker.engine.hooks import Hooks
 from pipemill_worker.engine.intake import Intake
 from pipemill_worker.engine.keeper import Heartbeat, Reaper, Sweeper
@@ -53,12 +55,14 @@ class Engine:
         ]
         #: The pass that doesn't come back, and its thread: nobody waits for it, and its jobs alone are blamed.
         self._stuck: tuple[Forward, Pass] | None = None
+        self._started = False
         self._drained = threading.Lock()
         self._hurried = False
 
     def start(self) -> None:
         """Start all threads; jobs are taken from now on."""
         lanes, wiring = list(self.lanes.values()), self._wiring
+        wiring.pulse.tried_at = time.monotonic()
         for forward in self.forwards:
             self._start("forward", forward.run, forward.device)
         for lane in lanes:
@@ -75,6 +79,7 @@ class Engine:
         for lane in lanes:
             self._start("listen", Listener(lane, wiring).run, lane.name)
             self._start("intake", Intake(lane, wiring).run, lane.name)
+        self._started = True
 
     def _start(self, kind: str, loop: Callable[[], None], suffix: str = "") -> None:
         thread = threading.Thread(
@@ -115,6 +120,23 @@ class Engine:
     def alive(self) -> bool:
         """Whether every thread runs."""
         return self.failure is None and all(thread.is_alive() for kind in self._threads.values() for thread in kind)
+
+    def health(self) -> Health:
+        """Whether it is live and ready, and why not. It takes no lock: it answers even where a thread hangs in one."""
+        wiring, pulse, now = self._wiring, self._wiring.pulse, time.monotonic()
+        threads = [thread for kind in self._threads.values() for thread in kind] if self._started else []
+        return judge(
+            Signs(
+                started=self._started,
+                stopping=wiring.stopping.is_set(),
+                closed=wiring.closed.is_set(),
+                failure=None if self.failure is None else type(self.failure).__name__,
+                ended=tuple(thread.name for thread in threads if not thread.is_alive()),
+                tried_seconds=now - pulse.tried_at,
+                renewed_seconds=now - pulse.renewed_at if pulse.renewed_at else None,
+                lease_seconds=wiring.settings.lease_seconds,
+            )
+        )
 
     def pause(self, queue: str) -> None:
         """Take no more jobs from a queue; those in hand are finished."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -36,12 +37,14 @@ class Heartbeat:
                 self._wiring.retrying(partial(self._renew, lane), f"queue {lane.name}: renew", closed)
                 self._report(lane)
 
-    @staticmethod
-    def _renew(lane: Lane) -> None:
+    def _renew(self, lane: Lane) -> None:
+        pulse = self._wiring.pulse
+        pulse.tried_at = time.monotonic()
         with lane.changed:
             held = list(lane.held.values())
             running = {entry.work.field: entry.work.job.id for entry in lane.running if entry.work.job.id}
         renewal = lane.store.renew(running)
+        pulse.renewed_at = time.monotonic()
         lane.set_clock(renewal.now)
         lane.note_cancelled(renewal.cancelled)
         if not renewal.stands:

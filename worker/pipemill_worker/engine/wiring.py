@@ -70,6 +70,16 @@ class Gate:
 
 
 @dataclass(slots=True)
+class Pulse:
+    """When the heartbeat did what, in seconds of the monotonic clock; 0 is never."""
+
+    #: It last set out to renew a lease.
+    tried_at: float = 0.0
+    #: The broker last renewed one.
+    renewed_at: float = 0.0
+
+
+@dataclass(slots=True)
 class Wiring:
     """Queues and signals between the engine's threads."""
 
@@ -84,6 +94,7 @@ class Wiring:
     ready: dict[str, threading.Event] = field(default_factory=dict)
     #: Set when a job of some lane was cancelled.
     cancels: threading.Event = field(default_factory=threading.Event)
+    pulse: Pulse = field(default_factory=Pulse)
 
     def retrying(self, call: Callable[[], T], what: str, until: threading.Event) -> T | None:
         """Call the broker until it answers or ``until`` is set (then None): workers wait for their broker."""

@@ -6,10 +6,12 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from pipemill.catalogue import Catalogue, QueueSettings, load_catalogue
 from pipemill.errors import CatalogueError, ConfigurationError
+from pipemill.health import clear
 from pipemill_worker.fleet.cores import allowed_cores, neighbours_together, usable_cores
 from pipemill_worker.fleet.gpus import visible_gpus
 from pipemill_worker.fleet.plan import Machine, ProcessPlan, oversubscription, plan_processes, process_count
@@ -18,6 +20,8 @@ from pipemill_worker.fleet.supervisor import GRACE_SECONDS, Supervisor
 
 log = logging.getLogger("pipemill.supervisor")
 
+#: The last port there is.
+LAST_PORT: Final = 65_535
 #: The supervisor's lines look like those of its workers.
 _FORMAT: Final = "[%(asctime)s: %(levelname)s/supervisor] %(message)s"
 
@@ -48,7 +52,8 @@ def supervise(
     plans = _plan(loaded, chosen)
     if len(plans) == 1:
         return None
-    drain_seconds = loaded.worker.drain_seconds
+    drain_seconds, health_file = loaded.worker.drain_seconds, loaded.worker.health_file
+    check_ports(loaded.worker.health_port, len(plans))
     command = Command(
         queues=list(chosen),
         catalogue=catalogue,
@@ -56,7 +61,10 @@ def supervise(
         hostname=hostname,
         loglevel=loglevel,
         end_seconds=drain_seconds + GRACE_SECONDS,
+        health_file=Path(health_file) if health_file else None,
+        health_port=loaded.worker.health_port,
     )
+    _clear(command.health_file)
     return Supervisor(plans, partial(Child, command=command), drain_seconds).run()
 
 
@@ -113,6 +121,34 @@ def check_devices(queues: Mapping[str, QueueSettings], plans: Sequence[ProcessPl
                 f"queue {name!r} names {queue.device}, but each of {len(plans)} worker processes sees {seen} GPUs, "
                 "counted from cuda:0: set device: auto, or worker.processes: 1"
             )
+
+
+def check_ports(first: int | None, processes: int) -> None:
+    """See that there is a port for each process.
+
+    Raises
+    ------
+    ConfigurationError
+        When the last would lie beyond the last port there is.
+
+    """
+    if first is not None and first + processes - 1 > LAST_PORT:
+        raise ConfigurationError(
+            f"worker.health_port is {first}, and {processes} processes take that one and those after it, up to "
+            f"{LAST_PORT}: set it to {LAST_PORT - processes + 1} at most"
+        )
+
+
+def _clear(health_file: Path | None) -> None:
+    """Remove what processes that are gone said of themselves."""
+    try:
+        if health_file is not None:
+            clear(health_file)
+    except OSError as error:
+        raise ConfigurationError(
+            f"worker.health_file: what lies at {health_file} can't be removed ({error.strerror or error}): name a file "
+            "in a folder where the worker may write"
+        ) from error
 
 
 def _tell(plan: ProcessPlan, processes: int) -> None:

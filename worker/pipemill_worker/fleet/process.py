@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipemill.catalogue.overlay import variable_of
+from pipemill.health import numbered
 from pipemill_worker.fleet import link
 from pipemill_worker.fleet.gpus import VISIBLE
 from pipemill_worker.fleet.plan import ProcessPlan
@@ -35,6 +37,9 @@ class Command:
     loglevel: str
     #: How long a worker may take to end when its supervisor is gone, in seconds.
     end_seconds: float
+    #: The file and the first of the ports at which workers tell how they are, if the catalogue names them.
+    health_file: Path | None = None
+    health_port: int | None = None
 
     def arguments(self, plan: ProcessPlan) -> list[str]:
         """The command line of one process. ``-P``: what lies in the working directory is no library."""
@@ -46,6 +51,10 @@ class Command:
         """What one process has in its environment beside its supervisor's."""
         given = {name: value for name, value in self.options.items() if value is not None}
         ours = given | {"processes": 1, "torch_threads": plan.threads}
+        if (file := self.health_file_of(plan)) is not None:
+            ours["health_file"] = file
+        if self.health_port is not None:
+            ours["health_port"] = self.health_port + plan.number - 1
         found = {variable_of(name): str(value) for name, value in ours.items()}
         found[link.VARIABLE] = str(self.end_seconds)
         # For libraries that compute beside torch.
@@ -53,6 +62,10 @@ class Command:
         if plan.gpus:
             found[VISIBLE] = ",".join(plan.gpus)
         return found
+
+    def health_file_of(self, plan: ProcessPlan) -> Path | None:
+        """The file in which one process tells how it is."""
+        return None if self.health_file is None else numbered(self.health_file, plan.number)
 
 
 def node_name(hostname: str | None, number: int) -> str:
@@ -70,6 +83,7 @@ class Child:
         self.ready = False
         #: When it was started, on the monotonic clock.
         self.started = time.monotonic()
+        self._health_file = command.health_file_of(plan)
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(0)
         # A group of its own: Ctrl-C in a terminal reaches the supervisor alone, which tells its children once.
@@ -105,8 +119,11 @@ class Child:
         self._popen.send_signal(number)
 
     def close(self) -> None:
-        """Forget it, once it is dead."""
+        """Forget it, once it is dead: whoever asks how it is must not be told how it was."""
         self.socket.close()
+        if self._health_file is not None:
+            with suppress(OSError):  # then it grows stale, which tells the same
+                self._health_file.unlink(missing_ok=True)
 
 
 @contextmanager

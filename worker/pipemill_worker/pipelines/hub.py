@@ -19,8 +19,17 @@ ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 
 
-def download_model(model: str, revision: str | None, *, with_code: bool = False, cache: Path | None = None) -> Path:
+def download_model(
+    model: str,
+    revision: str | None,
+    *,
+    with_code: bool = False,
+    cache: Path | None = None,
+    cached_only: bool = False,
+) -> Path:
     """Download a model's files, unless they are there; returns their folder. Offline, it is the one that is there.
+
+    With ``cached_only`` nothing is downloaded: what isn't there is an OSError.
 
     Raises
     ------
@@ -30,12 +39,19 @@ def download_model(model: str, revision: str | None, *, with_code: bool = False,
     """
     files = [*MODEL_FILES, *CODE_FILES] if with_code else list(MODEL_FILES)
     folder = snapshot_download(
-        model, revision=revision, allow_patterns=files, ignore_patterns=list(OTHER_FORMS), cache_dir=cache
+        model,
+        revision=revision,
+        allow_patterns=files,
+        ignore_patterns=list(OTHER_FORMS),
+        cache_dir=cache,
+        local_files_only=cached_only,
     )
     return Path(folder)
 
 
-def download_adapter(adapter: str, revision: str | None, *, cache: Path | None = None) -> Path:
+def download_adapter(
+    adapter: str, revision: str | None, *, cache: Path | None = None, cached_only: bool = False
+) -> Path:
     """Download an adapter's two files, unless they are there; returns their folder.
 
     Raises
@@ -45,6 +61,10 @@ def download_adapter(adapter: str, revision: str | None, *, cache: Path | None =
 
     """
     folder = snapshot_download(
-        adapter, revision=revision, allow_patterns=[ADAPTER_CONFIG, ADAPTER_WEIGHTS], cache_dir=cache
+        adapter,
+        revision=revision,
+        allow_patterns=[ADAPTER_CONFIG, ADAPTER_WEIGHTS],
+        cache_dir=cache,
+        local_files_only=cached_only,
     )
     return Path(folder)
