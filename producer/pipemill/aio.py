@@ -11,7 +11,7 @@ from pipemill import bulk, jobs, replies
 from pipemill.errors import BrokerUnavailable, PipemillError, ResultTimeout, UnknownQueue
 from pipemill.handles import AsyncJob
 from pipemill.jobs import JobOptions
-from pipemill.known import KnownQueues, broker_url
+from pipemill.known import KnownQueues, StrPath, broker_url
 from pipemill.letters import AsyncDeadLetters
 from pipemill.loop import in_thread, sleep
 from pipemill.protocol import JobStatus, Result, encode_arguments, names
@@ -37,17 +37,19 @@ class AsyncClient:
         tenant: str | None = None,
         decode: bool = True,
         check_parameters: bool = True,
+        signing_keys: str | os.PathLike[str] | None = None,
     ):
         """Connect to ``broker``, else to PIPEMILL_BROKER, else to the catalogue's, else to localhost.
 
         With a catalogue, queues that it names are accepted before any worker of theirs ever ran. A ``store`` takes
         the broker's place. ``blobs`` is where large media travel, a URL of fsspec such as ``s3://bucket/prefix``; else
         the catalogue says it, else they travel through the broker. Jobs are ``tenant``'s if they don't say whose.
-        Answers come with their media as objects, unless ``decode`` is false. Parameters are checked before anything is
-        sent, unless ``check_parameters`` is false.
+        Answers come with their media as objects if ``decode``. Parameters are checked before they are sent if
+        ``check_parameters``. Jobs are signed if ``signing_keys`` is a file of keys, or PIPEMILL_SIGNING_KEYS_FILE is,
+        or PIPEMILL_SIGNING_KEYS holds them.
         """
         self._known = KnownQueues(catalogue)
-        self._store = _open_store(broker, catalogue) if store is None else store
+        self._store = _open_store(broker, catalogue, signing_keys) if store is None else store
         self._transit = Transit(self._known, blobs, decodes=decode)
         self._checks_parameters = check_parameters
         self.dead = AsyncDeadLetters(self._store)  #: as ``Client.dead``
@@ -391,7 +393,8 @@ class AsyncClient:
         return self._known.rate(queue)
 
 
-def _open_store(broker: str | None, catalogue: str | os.PathLike[str] | None) -> AsyncQueueStore:
+def _open_store(broker: str | None, catalogue: StrPath | None, signing_keys: StrPath | None) -> AsyncQueueStore:
+    from pipemill.signing import signer_of  # noqa: PLC0415  # it brings hmac, which few clients need
     from pipemill.store.aio_queues import AsyncRedisQueueStore  # noqa: PLC0415  # it brings redis
 
-    return AsyncRedisQueueStore(broker_url(broker, catalogue))
+    return AsyncRedisQueueStore(broker_url(broker, catalogue), signer=signer_of(signing_keys))

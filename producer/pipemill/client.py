@@ -12,7 +12,7 @@ from pipemill import bulk, jobs, replies
 from pipemill.errors import BrokerUnavailable, PipemillError, ResultTimeout, UnknownQueue
 from pipemill.handles import Job
 from pipemill.jobs import JobOptions
-from pipemill.known import KnownQueues, broker_url
+from pipemill.known import KnownQueues, StrPath, broker_url
 from pipemill.letters import DeadLetters
 from pipemill.protocol import JobStatus, Result, names
 from pipemill.replies import JobInfo
@@ -35,17 +35,19 @@ class Client:
         tenant: str | None = None,
         decode: bool = True,
         check_parameters: bool = True,
+        signing_keys: str | os.PathLike[str] | None = None,
     ):
         """Connect to ``broker``, else to PIPEMILL_BROKER, else to the catalogue's, else to localhost.
 
         With a catalogue, queues that it names are accepted before any worker of theirs ever ran. A ``store`` takes
         the broker's place. ``blobs`` is where large media travel, a URL of fsspec such as ``s3://bucket/prefix``; else
         the catalogue says it, else they travel through the broker. Jobs are ``tenant``'s if they don't say whose.
-        Answers come with their media as objects, unless ``decode`` is false. Parameters are checked before anything is
-        sent, unless ``check_parameters`` is false.
+        Answers come with their media as objects if ``decode``. Parameters are checked before they are sent if
+        ``check_parameters``. Jobs are signed if ``signing_keys`` is a file of keys, or PIPEMILL_SIGNING_KEYS_FILE is,
+        or PIPEMILL_SIGNING_KEYS holds them.
         """
         self._known = KnownQueues(catalogue)
-        self._store = _open_store(broker, catalogue) if store is None else store
+        self._store = _open_store(broker, catalogue, signing_keys) if store is None else store
         self._transit = Transit(self._known, blobs, decodes=decode)
         self._checks_parameters = check_parameters
         #: The jobs that were given up: look at them, replay them, drop them.
@@ -370,7 +372,8 @@ class Client:
         return self._known.rate(queue)
 
 
-def _open_store(broker: str | None, catalogue: str | os.PathLike[str] | None) -> QueueStore:
+def _open_store(broker: str | None, catalogue: StrPath | None, signing_keys: StrPath | None) -> QueueStore:
+    from pipemill.signing import signer_of  # noqa: PLC0415  # it brings hmac, which few clients need
     from pipemill.store.queues import RedisQueueStore  # noqa: PLC0415  # it brings redis
 
-    return RedisQueueStore(broker_url(broker, catalogue))
+    return RedisQueueStore(broker_url(broker, catalogue), signer=signer_of(signing_keys))

@@ -27,6 +27,7 @@
     │   │   └── OutOfMemory         no memory, though the job ran alone
     │   ├── ResultNotSerialisable   the answer can't be written as JSON
     │   ├── PayloadMissing          a payload sent by reference is gone
+    │   ├── SignatureRefused        it isn't signed as its queue asks
     │   ├── SourceUnavailable       what the job refers to can't be had for now
     │   ├── DeliveryLimitReached    workers died on it too often
     │   ├── RetryLimitReached       attempts failed too often, with what might have passed
@@ -179,6 +180,10 @@ class SourceUnavailable(JobError):
     transient = True
 
 
+class SignatureRefused(JobError):
+    """The job isn't signed with a key that its queue's workers know, or isn't what was signed."""
+
+
 class DeliveryLimitReached(JobError):
     """Workers died while they held this job, as often as the limit allows."""
 
@@ -228,6 +233,7 @@ JOB_ERRORS: Final[dict[str, type[JobError]]] = {
         OutOfMemory,
         ResultNotSerialisable,
         PayloadMissing,
+        SignatureRefused,
         SourceUnavailable,
         DeliveryLimitReached,
         RetryLimitReached,

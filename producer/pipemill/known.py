@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 from pipemill.store.base import QueueInfo, QueueReport
 from pipemill.store.wire import total_rate
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pipemill.catalogue.model import BlobSettings
 
 T = TypeVar("T")
+#: A file.
+StrPath: TypeAlias = str | os.PathLike[str]
 
 #: How long a queue's limits are taken as they were, in seconds.
 INFO_SECONDS: Final = 5.0
@@ -22,7 +24,7 @@ INFO_SECONDS: Final = 5.0
 RATE_SECONDS: Final = 2.0
 
 
-def broker_url(broker: str | None, catalogue: str | os.PathLike[str] | None) -> str:
+def broker_url(broker: str | None, catalogue: StrPath | None) -> str:
     """Return the broker that was given, else PIPEMILL_BROKER, else the catalogue's, else localhost.
 
     Raises
@@ -58,7 +60,7 @@ class Remembered(Generic[T]):
 class KnownQueues:
     """The catalogue's queues, and what the broker said of queues lately. Thread-safe."""
 
-    def __init__(self, catalogue: str | os.PathLike[str] | None):
+    def __init__(self, catalogue: StrPath | None):
         self._file = catalogue
         self._catalogue: Catalogue | None = None
         self._rates: Remembered[float] = Remembered(RATE_SECONDS)

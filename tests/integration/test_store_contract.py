@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import fakeredis
@@ -23,12 +25,15 @@ from pipemill.protocol import (
     names,
 )
 from pipemill.store import wire
+from pipemill.store.acl import Role
 from pipemill.store.aio_queues import AsyncRedisQueueStore
 from pipemill.store.base import Completion, JobStore, QueueInfo, QueueStore, Submission, Taken
+from pipemill.store.connection import connect
 from pipemill.store.jobs import RedisJobStore
 from pipemill.store.memory import MemoryBroker, MemoryJobStore, MemoryQueueStore
 from pipemill.store.queues import RedisQueueStore
 from tests.helpers import until
+from tests.users import denied, url_as, users
 
 QUEUE = "sentiment"
 LEASE = 2.0
@@ -45,7 +50,7 @@ class Rig:
     forget: Callable[[str], object]
 
 
-def _redis_rig(url: str, client: Any, shared: Callable[[], Any]) -> Rig:
+def _redis_rig(url: str, client: Any, shared: Callable[[], Any], producers: Callable[[], Any] | None = None) -> Rig:
     client.flushall()
 
     def expire_leases(seconds: float) -> None:
@@ -62,10 +67,23 @@ def _redis_rig(url: str, client: Any, shared: Callable[[], Any]) -> Rig:
     def forget(job_id: str) -> None:
         client.delete(names.result_key(job_id))
 
-    return Rig(RedisQueueStore(url, client=shared()), worker, expire_leases, client.lpush, forget)
+    return Rig(RedisQueueStore(url, client=(producers or shared)()), worker, expire_leases, client.lpush, forget)
 
 
-@pytest.fixture(params=["memory", "fakeredis", "valkey", "redis"])
+def _users_rig(url: str) -> Iterator[Rig]:
+    """A rig whose two sides sign in as users with least privilege; all that it does must be theirs to do."""
+    with users(url, QUEUE) as admin, ExitStack() as opened:
+
+        def open_as(role: Role) -> Any:
+            return opened.enter_context(closing(connect(url_as(url, role))))
+
+        made = _redis_rig(url, admin, partial(open_as, Role.WORKER), partial(open_as, Role.PRODUCER))
+        made.producer.declare(QueueInfo(name=QUEUE, task="text-classification", max_depth=10))
+        yield made
+        assert {each for each in denied(admin) if "nowhere" not in each} == set()
+
+
+@pytest.fixture(params=["memory", "fakeredis", "valkey", "redis", "valkey with users", "redis with users"])
 def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
     """Each kind of store in turn, empty, with the queue announced."""
     if request.param == "memory":
@@ -79,6 +97,9 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
         )
         made.producer.declare(QueueInfo(name=QUEUE, task="text-classification", max_depth=10))
         yield made
+        return
+    if request.param.endswith(" with users"):
+        yield from _users_rig(request.getfixturevalue(f"{request.param.partition(' ')[0]}_server"))
         return
     if request.param == "fakeredis":
         server = fakeredis.FakeServer(server_type="valkey")

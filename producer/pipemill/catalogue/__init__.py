@@ -6,6 +6,7 @@ from pipemill.catalogue.mistakes import Mistake
 from pipemill.catalogue.model import BatchSettings, Catalogue, LimitSettings, QueueSettings, WorkerSettings
 from pipemill.catalogue.reference import reference
 from pipemill.catalogue.rules import BUILTIN_MODELS, Source, check_queue_name
+from pipemill.catalogue.signing import SigningSettings
 
 __all__ = [
     "BUILTIN_MODELS",
@@ -16,6 +17,7 @@ __all__ = [
     "LimitSettings",
     "Mistake",
     "QueueSettings",
+    "SigningSettings",
     "Source",
     "WorkerSettings",
     "check_queue_name",

@@ -8,7 +8,8 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from pipemill.validation import mistaken, redact
+from pipemill.address import find_mistake, redact
+from pipemill.validation import mistaken
 
 #: Where the broker is when nobody says.
 DEFAULT_BROKER: Final = "redis://localhost:6379/0"
@@ -85,6 +86,8 @@ def check_broker(url: str) -> None:
     parts = _split(url)
     if parts.scheme not in _SCHEMES:
         raise mistaken("not a redis://, rediss:// or unix:// URL", f"give {_ALLOWED}")
+    if mistake := find_mistake(parts):
+        raise mistaken(*mistake)
     if parts.scheme == "unix":
         if not parts.path.strip("/"):
             raise mistaken("a unix:// URL without the socket's path", "give it as unix:///run/redis.sock")

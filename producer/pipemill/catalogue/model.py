@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
+from pipemill.catalogue.base import Settings
 from pipemill.catalogue.broker import DEFAULT_BROKER, BrokerUrl
 from pipemill.catalogue.retry import RetrySettings
 from pipemill.catalogue.rules import (
@@ -25,7 +26,7 @@ from pipemill.catalogue.rules import (
     check_some,
     source_of,
 )
-from pipemill.catalogue.settings import Settings
+from pipemill.catalogue.signing import SigningSettings
 from pipemill.parameters import MEDIA_TASKS, Task
 
 #: Jobs leased ahead for each item of a full batch, unless the queue says otherwise: the next batches are at hand
@@ -322,6 +323,9 @@ class QueueSettings(Settings):
         description="How long more urgent jobs may keep others waiting, in seconds for each of the three steps between "
         "the four priorities; then those get an equal share. null lets them wait for ever.",
     )
+    signed: bool | None = Field(
+        default=None, description="Refuse jobs without a signature; null does as signing.required says."
+    )
     result_ttl_seconds: int = Field(
         default=3_600, ge=1, le=31_536_000, description="Seconds for which a result can be read."
     )
@@ -410,6 +414,9 @@ class Catalogue(Settings):
     )
     blobs: BlobSettings | None = Field(
         default=None, description="Where large media travel; null sends them through the broker."
+    )
+    signing: SigningSettings | None = Field(
+        default=None, description="Which signatures of jobs workers ask for; null asks for none."
     )
     queues: Mapping[QueueName, QueueSettings] = Field(
         min_length=1,

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pipemill.address import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
 from pipemill.catalogue.model import (
     BatchSettings,
     BlobSettings,
@@ -19,14 +20,17 @@ from pipemill.catalogue.model import (
 )
 from pipemill.catalogue.overlay import CATALOGUE_VARIABLE, Overlay, variable_of
 from pipemill.catalogue.retry import RetrySettings
+from pipemill.catalogue.signing import SigningSettings
 from pipemill.parameters import PARAMETERS, REQUIRED
 from pipemill.parameters.generation import Generation
+from pipemill.protocol.names import KEYS_FILE_VARIABLE, KEYS_VARIABLE
 from pipemill.validation import allowed, schema_of
 
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The file", Catalogue),
     ("`worker`", WorkerSettings),
     ("`blobs`", BlobSettings),
+    ("`signing`", SigningSettings),
     ("`queues.NAME`", QueueSettings),
     ("`queues.NAME.batch`", BatchSettings),
     ("`queues.NAME.limits`", LimitSettings),
@@ -59,6 +63,12 @@ def _variables() -> str:
     rows = [(f"`{CATALOGUE_VARIABLE}`", "the file itself; `./pipemill.yaml` is the default")]
     places = {"broker": "`broker`", "device": "`device` of every queue, in place of its `device_map`"}
     rows += [(f"`{variable_of(name)}`", places.get(name, f"`worker.{name}`")) for name in Overlay.model_fields]
+    rows += [
+        (f"`{PASSWORD_VARIABLE}`", "the password of a broker's URL that names a user and no password"),
+        (f"`{PASSWORD_FILE_VARIABLE}`", "the file of that password, read for each new connection"),
+        (f"`{KEYS_VARIABLE}`", "the signing keys themselves, a line each"),
+        (f"`{KEYS_FILE_VARIABLE}`", "`signing.keys_file`; for a client, the file of the key that it signs with"),
+    ]
     return _table("Environment", ("variable", "stands for"), rows)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipemill.catalogue.settings import Settings
+from pipemill.catalogue.base import Settings
 
 
 class RetrySettings(Settings):

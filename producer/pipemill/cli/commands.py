@@ -44,6 +44,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "doctor": Entry(
         where="pipemill.cli.doctor:doctor", help="Look for what is wrong with the broker and this machine."
     ),
+    "acl": Entry(where="pipemill.cli.acl:acl", help="Write the rules that a user of the broker needs, and no more."),
     "broker": Entry(where="pipemill.cli.setup:broker", help="Run a Valkey server for trying things out."),
     "worker": Entry(extra="worker", help="Start a worker."),
     "health": Entry(where="pipemill.cli.health:health", help="Say whether a worker lives, or serves."),

@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -31,6 +31,9 @@ MAX_COUNT_DIGITS: Final = 10
 _TENANT: Final = re.compile(f'"{TENANT_HEADER}": ?"({TENANT_FORM})"'.encode())
 _BYTES: Final = re.compile(f'"{BYTES_HEADER}": ?([0-9]{{1,{MAX_COUNT_DIGITS}}})[,}}]'.encode())
 
+#: Sees from a job's headers and body that it is signed as it should be, and with which key.
+Verify: TypeAlias = Callable[[dict[str, Any], bytes], str | None]
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -53,6 +56,8 @@ class Job:
     priority: int | None
     #: Bytes of the message's body: inputs, parameters and canvas as JSON.
     size: int = 0
+    #: The key that it was seen to be signed with.
+    signed_by: str | None = None
 
     @property
     def has_canvas(self) -> bool:
@@ -190,11 +195,13 @@ def _loads_leniently(raw: bytes) -> Any:
         return json.loads(raw)
 
 
-def decode_message(raw: bytes, queue: str) -> Job:
-    """Read a job from its message.
+def decode_message(raw: bytes, queue: str, verify: Verify | None = None) -> Job:
+    """Read a job from its message; what ``verify`` refuses isn't read any further.
 
     Raises
     ------
+    SignatureRefused
+        By ``verify``.
     MalformedJob
         When the message isn't a job; the text says what a job looks like.
 
@@ -214,6 +221,7 @@ def decode_message(raw: bytes, queue: str) -> Job:
         text = f"queue {queue!r} answers to the task name {TASK_NAME!r}, not {str(name)[:80]!r}"
         raise MalformedJob(text)
     body = _body(message, headers)
+    signed_by = None if verify is None else verify(headers, body)
     inputs, parameters, canvas = decode_arguments(body)
     priority = _properties(message).get("priority")
     return Job(
@@ -229,6 +237,7 @@ def decode_message(raw: bytes, queue: str) -> Job:
         canvas=canvas,
         priority=priority if isinstance(priority, int) else None,
         size=len(body),
+        signed_by=signed_by,
     )
 
 

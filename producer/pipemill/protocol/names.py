@@ -33,11 +33,24 @@ BYTES_HEADER: Final = "pipemill_bytes"
 TENANT_FORM: Final = r"[A-Za-z0-9._@+-]{1,64}"
 #: Bytes that a waiting job takes in the broker besides its inputs and parameters: its envelope and its record.
 ENVELOPE_BYTES: Final = 1024
+#: What the name of each header of ours starts with. All of them are signed, so workers leave them as they were sent.
+HEADER_PREFIX: Final = "pipemill_"
+#: The header with a job's signature: ``<version>:<key id>:<hex>``. The only one of ours that isn't signed.
+SIGNATURE_HEADER: Final = "pipemill_signature"
+#: The header that says when a job was signed, in whole seconds since the epoch.
+SIGNED_AT_HEADER: Final = "pipemill_signed_at"
+#: The header with the SHA-256 of a signed job's payload sent by reference, in hex.
+DIGEST_HEADER: Final = "pipemill_digest"
 #: What every document with media in it has: the keys of their forms, and no others of ours, start so.
 MEDIA_MARK: Final = b'"$'
 #: First byte of a message that has been delivered before: ``\x01<count>\x02<message>``.
 DELIVERY_MARK: Final = b"\x01"
 DELIVERY_END: Final = b"\x02"
+#: The environment variables that hold signing keys, or name their file.
+KEYS_VARIABLE: Final = "PIPEMILL_SIGNING_KEYS"
+KEYS_FILE_VARIABLE: Final = "PIPEMILL_SIGNING_KEYS_FILE"
+#: What no queue's name starts with: keys of ours and of Celery's.
+RESERVED_PREFIXES: Final = (PREFIX, RESULT_PREFIX, "celery-taskset-meta-", "_kombu.", "unacked")
 
 QUEUES_KEY: Final = f"{PREFIX}queues"
 LEASES_KEY: Final = f"{PREFIX}leases"

@@ -6,12 +6,15 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
+from pipemill.address import Address, address_of
 from pipemill.protocol import names
+from pipemill.signing import Signer
 from pipemill.store import dead, wire
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.channels import Channels
@@ -27,9 +30,11 @@ GLANCES_AT_ONCE: Final = 16
 class AsyncRedisQueueStore:
     """A producer's view of the broker, for asyncio."""
 
-    def __init__(self, url: str, *, client: Client | None = None):
-        self.url = url
-        self._client = client if client is not None else connect_async(url)
+    def __init__(self, url: str | Address, *, client: Client | None = None, signer: Signer | None = None):
+        self.url = address_of(url)
+        self._client = client if client is not None else connect_async(self.url)
+        #: Signs what is enqueued, if there is one.
+        self._signer = signer
         self._channels = Channels(self._client)
         #: However many wait, this many connections look how their jobs stand.
         self._glancing = asyncio.Semaphore(GLANCES_AT_ONCE)
@@ -45,6 +50,8 @@ class AsyncRedisQueueStore:
 
     async def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
         """Accept jobs as long as no bound is met; None when the queue is unknown."""
+        if self._signer is not None:
+            submissions = self._signer.sign(queue, submissions)
         uploads = wire.uploads_of(submissions)
         keys, arguments = wire.enqueue_call(queue, submissions, uploads)
         with translated(self.url):
@@ -53,6 +60,10 @@ class AsyncRedisQueueStore:
                     if job.payload is not None:
                         await self._client.set(uploads[job.job_id], job.payload, ex=wire.UPLOAD_TTL_SECONDS)
                 accepted = wire.read_accepted(await script("enqueue").run_async(self._client, keys, arguments))
+            except NoPermissionError:  # nobody has rights on a queue that isn't there
+                if await self._client.hexists(names.QUEUES_KEY, queue):
+                    raise
+                return None
             except ResponseError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -124,17 +135,21 @@ class AsyncRedisQueueStore:
             return wire.read_cancelled(await script("cancel").run_async(self._client, keys, arguments))
 
     async def reports(self) -> list[QueueReport]:
-        """All known queues, by name."""
+        """All known queues that this client may see, by name."""
         with translated(self.url):
             stored = await self._client.hgetall(names.QUEUES_KEY)
             owners = wire.lease_owners(await self._client.zrange(names.LEASES_KEY, 0, -1))
-            return [await self._report(wire.decode_info(stored[name]), owners) for name in sorted(stored)]
+            found = [await self._report(wire.decode_info(stored[name]), owners) for name in sorted(stored)]
+        return [report for report in found if report]
 
-    async def _report(self, info: QueueInfo, owners: dict[str, list[str]]) -> QueueReport:
+    async def _report(self, info: QueueInfo, owners: dict[str, list[str]]) -> QueueReport | None:
+        """A queue as it stands; None if the broker doesn't let this client see it."""
+        mine = owners.get(info.name, [])
         async with self._client.pipeline(transaction=False) as pipe:
-            mine = owners.get(info.name, [])
             wire_report(pipe, info.name, mine)
-            return wire.read_report(info, await pipe.execute(), len(mine))
+            with suppress(NoPermissionError):
+                return wire.read_report(info, await pipe.execute(), len(mine))
+        return None
 
     async def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
         """The last dead letters, the latest first."""

@@ -321,7 +321,7 @@ class QueueStore(Protocol):
         ...
 
     def reports(self) -> list[QueueReport]:
-        """All known queues, by name."""
+        """All known queues that this client may see, by name."""
         ...
 
     def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
@@ -378,7 +378,7 @@ class AsyncQueueStore(Protocol):
         ...
 
     async def reports(self) -> list[QueueReport]:
-        """All known queues, by name."""
+        """All known queues that this client may see, by name."""
         ...
 
     async def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ClusterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     RedisError,
@@ -28,6 +28,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from pipemill.address import Address, address_of
 from pipemill.errors import BrokerRefused, BrokerUnavailable, ConfigurationError
 
 #: How long a command may take, in seconds; longer than any of our scripts, short enough to notice a half-open link.
@@ -48,65 +49,99 @@ _OPTIONS: Final[dict[str, Any]] = {
     "health_check_interval": HEALTH_CHECK_SECONDS,
 }
 
-
-def redacted(url: str) -> str:
-    """Write a broker's URL without its password."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(a URL that can't be read)"
-    host = parts.netloc.rpartition("@")[2]
-    user = f"{parts.username or ''}:***@" if parts.password is not None else parts.netloc.removesuffix(host)
-    query = re.sub(r"(?<=password=)[^&]*", "***", parts.query)
-    return parts._replace(netloc=f"{user}{host}", query=query).geturl()
-
-
 #: Connections of one asynchronous client: each call on its way holds one, and redis-py would stop at 100. The broker's
 #: own `maxclients` (10,000 unless set) is the bound that counts; `?max_connections=` in the URL sets another.
 MOST_CALLS: Final = 10_000
 
+#: What TLS says when the two ends don't trust or don't understand each other, and what to do; the first that fits.
+_TLS_TROUBLE: Final[dict[str, str]] = {
+    "mismatch, certificate": "its certificate is for another host: write the name that it is for into the URL",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate can't be trusted: name the file of the CA that signed it with "
+    "ssl_ca_certs=/path/ca.pem in the URL, and see that it hasn't expired",
+    "_ALERT_": "it doesn't accept this client: give the certificate and key that its CA signed with ssl_certfile=… and "
+    "ssl_keyfile=… in the URL",
+    "[SSL": "its port doesn't speak TLS as asked: write redis:// for a port without TLS",
+}
 
-def connect(url: str) -> Client:
+
+#: How Valkey and Redis say that a user may not do what a script does; it isn't an error of its own kind.
+_REFUSED_IN_SCRIPT: Final = ("ACL failure in script", "The user executing the script can't")
+
+
+class Credentials(CredentialProvider):
+    """Gives each new connection the user and password as they are then."""
+
+    def __init__(self, address: Address):
+        self._address = address
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Read them.
+
+        Raises
+        ------
+        AuthenticationError
+            When the password's file can't be read; workers wait for it as for their broker.
+
+        """
+        try:
+            return self._address.credentials() or ("",)
+        except ConfigurationError as error:
+            raise AuthenticationError(str(error)) from error
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """``get_credentials`` for asyncio; the file is small."""
+        return self.get_credentials()
+
+
+def connect(url: str | Address) -> Client:
     """Open a client that never repeats a command by itself: a lost reply would enqueue twice.
 
     Raises
     ------
     ConfigurationError
-        When the URL isn't one of Redis.
+        When the URL isn't one of Redis, or its password's file can't be read.
 
     """
+    address = address_of(url)
+    options = _options(address)
     try:
-        return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **_options(url))
+        return redis.Redis.from_url(address.url, retry=Retry(NoBackoff(), 0), **options)
     except ValueError as error:
-        raise _bad_url(url) from error
+        raise _bad_url(address) from error
 
 
-def connect_async(url: str) -> Client:
+def connect_async(url: str | Address) -> Client:
     """``connect`` for asyncio."""
     from redis.asyncio.retry import Retry as AsyncRetry  # noqa: PLC0415  # only asynchronous producers pay for it
 
+    address = address_of(url)
+    options = _options(address)
     try:
         return redis.asyncio.Redis.from_url(
-            url, retry=AsyncRetry(NoBackoff(), 0), max_connections=MOST_CALLS, **_options(url)
+            address.url, retry=AsyncRetry(NoBackoff(), 0), max_connections=MOST_CALLS, **options
         )
     except ValueError as error:
-        raise _bad_url(url) from error
+        raise _bad_url(address) from error
 
 
-def _options(url: str) -> dict[str, Any]:
-    if not url.startswith("unix:"):
-        return _OPTIONS
-    return {key: value for key, value in _OPTIONS.items() if key != "socket_keepalive"}
+def _options(address: Address) -> dict[str, Any]:
+    address.check_files()
+    options = {**_OPTIONS, **address.tls}
+    if address.url.startswith("unix:"):
+        del options["socket_keepalive"]
+    if address.credentials() is not None:
+        options["credential_provider"] = Credentials(address)
+    return options
 
 
-def _bad_url(url: str) -> ConfigurationError:
+def _bad_url(address: Address) -> ConfigurationError:
     return ConfigurationError(
-        f"the broker URL {redacted(url)!r} isn't one of Redis: use redis://, rediss:// or unix://"
+        f"the broker URL {address.shown!r} isn't one of Redis: use redis://, rediss:// or unix://"
     )
 
 
 @contextmanager
-def translated(url: str) -> Iterator[None]:
+def translated(url: str | Address) -> Iterator[None]:
     """Turn redis-py's errors into ours; the one boundary where that is done."""
     try:
         yield
@@ -119,15 +154,26 @@ def is_out_of_memory(error: RedisError) -> bool:
     return isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error)
 
 
-def translate(error: RedisError, url: str) -> BrokerUnavailable | BrokerRefused:
+def translate(error: RedisError, url: str | Address) -> BrokerUnavailable | BrokerRefused:
     """Map any error of redis-py to one of ours."""
+    address = address_of(url, {})
+    shown = address.shown
     denied = isinstance(error, AuthenticationError | AuthorizationError)
     unavailable = isinstance(error, RedisConnectionError | RedisTimeoutError) and not denied
-    busy = isinstance(error, ResponseError) and str(error).startswith("BUSY ")
+    text = str(error)
+    if unavailable and (mend := next((mend for trouble, mend in _TLS_TROUBLE.items() if trouble in text), None)):
+        return BrokerRefused(f"no TLS with the broker at {shown} ({text}): {mend}")
+    busy = isinstance(error, ResponseError) and text.startswith("BUSY ")
     if unavailable or busy or isinstance(error, ClusterDownError | TryAgainError):
-        text = f"no answer from the broker at {redacted(url)} ({error}): is it up? `pipemill broker` starts one"
-        return BrokerUnavailable(text)
-    return BrokerRefused(f"the broker at {redacted(url)} refused a command: {error}")
+        mend = "is it up, and does that port speak TLS?" if address.tls else "is it up? `pipemill broker` starts one"
+        return BrokerUnavailable(f"no answer from the broker at {shown} ({text}): {mend}")
+    if denied:
+        return BrokerRefused(f"the broker at {shown} doesn't let this client in ({text}): see to its user and password")
+    if isinstance(error, NoPermissionError) or any(refusal in text for refusal in _REFUSED_IN_SCRIPT):
+        return BrokerRefused(
+            f"the broker at {shown} refused a command ({text}): `pipemill acl` writes the rules that its user needs"
+        )
+    return BrokerRefused(f"the broker at {shown} refused a command: {text}")
 
 
 #: How a script's first line names the one whose functions it uses.

@@ -11,11 +11,12 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any, Final
 
+from pipemill.address import redact
 from pipemill.catalogue.model import BlobSettings
 from pipemill.errors import BlobStoreError, ConfigurationError, MissingExtra, PipemillError, SourceUnavailable
 from pipemill.store.base import BlobStore
 from pipemill.store.blobs import NAME, check_size, name_in, new_name
-from pipemill.validation.words import cut, redact
+from pipemill.validation.words import cut
 
 _DAY: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _SECONDS_A_DAY: Final = 86_400

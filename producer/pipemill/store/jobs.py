@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 import orjson
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
-from pipemill.errors import BrokerUnavailable
-from pipemill.protocol import History, Outcome, names, split_deliveries
+from pipemill.address import Address, address_of
+from pipemill.errors import BrokerUnavailable, MalformedJob
+from pipemill.protocol import History, Outcome, encode_failure, names, split_deliveries
 from pipemill.protocol.history import decode_history, encode_letter
 from pipemill.store import dead, wire
 from pipemill.store.base import (
@@ -37,6 +38,8 @@ REAP_AT_MOST: Final = 16
 TRACE_TTL_SECONDS: Final = 300
 #: The script's code for a large document that isn't where it was written.
 DOCUMENT_GONE: Final = 3
+#: The script's code for a follow-up that the broker doesn't take.
+FOLLOW_UP_REFUSED: Final = 4
 
 #: How the script is to end a lease: the way, the value, and the retention or due time in seconds.
 _HowToEnd: TypeAlias = tuple[str, bytes | str, float]
@@ -47,7 +50,7 @@ class RedisJobStore:
 
     def __init__(  # noqa: PLR0913  # each is an option of the store
         self,
-        url: str,
+        url: str | Address,
         queue: str,
         *,
         lease_seconds: float = DEFAULT_LEASE_SECONDS,
@@ -55,12 +58,12 @@ class RedisJobStore:
         ageing_seconds: float = DEFAULT_AGEING_SECONDS,
         client: Client | None = None,
     ):
-        self.url = url
+        self.url = address_of(url)
         self.queue = queue
         self.owner = names.new_owner(queue)
-        self._client = client if client is not None else connect(url)
+        self._client = client if client is not None else connect(self.url)
         #: Where bytes lie that are too large for a message or a result.
-        self.blobs: BlobStore = RedisBlobs(url, client=self._client)
+        self.blobs: BlobStore = RedisBlobs(self.url, client=self._client)
         self._lease_seconds = lease_seconds
         self._ttl = result_ttl_seconds
         self._ageing_seconds = ageing_seconds
@@ -74,6 +77,8 @@ class RedisJobStore:
         self._held: set[str] = set()
         self._reply_lost = False
         self._closed = False
+        #: Queues whose jobs this client isn't allowed to give back; their own workers do.
+        self._foreign: set[str] = set()
 
     def announce(self, info: QueueInfo) -> None:
         """Make the queue known to producers."""
@@ -177,10 +182,14 @@ class RedisJobStore:
             ends = [self._end(done) for done in completions]
             reply = self._run_complete(completions, ends)
             # A document that was evicted, or expired, on its way goes through the script, which blocks the server.
-            again = [index for index, code in enumerate(reply) if code == DOCUMENT_GONE]
-            if again:
-                whole = [("store", completions[index].document or b"", self._ttl) for index in again]
-                codes = self._run_complete([completions[index] for index in again], whole)
+            again = {index: completions[index] for index, code in enumerate(reply) if code == DOCUMENT_GONE}
+            ways: list[_HowToEnd] = [("store", done.document or b"", self._ttl) for done in again.values()]
+            # A job whose follow-up is refused would be refused for ever: it fails instead.
+            refused = [index for index, code in enumerate(reply) if code == FOLLOW_UP_REFUSED]
+            failed = {index: _unfollowed(completions[index]) for index in refused}
+            ways += [self._end(done) for done in failed.values()]
+            if again := again | failed:
+                codes = self._run_complete(list(again.values()), ways)
                 for index, code in zip(again, codes, strict=True):
                     reply[index] = code
             for index, (done, (how, _, _)) in enumerate(zip(completions, ends, strict=True)):
@@ -287,14 +296,18 @@ class RedisJobStore:
         return heard
 
     def reap(self) -> int:
-        """Give back the jobs of owners whose lease ran out."""
+        """Give back the jobs of owners whose lease ran out, on any queue that the broker's user may touch."""
         reaped = 0
         with translated(self.url):
             seconds, micros = self._client.time()
             now = seconds + micros / 1e6
-            expired = self._client.zrangebyscore(names.LEASES_KEY, "-inf", now, start=0, num=REAP_AT_MOST)
-            for member in expired:
-                reaped += max(self._give_back(str(member, "utf-8"), "expired"), 0)
+            expired = [str(member, "utf-8") for member in self._client.zrangebyscore(names.LEASES_KEY, "-inf", now)]
+            ours = [owner for owner in expired if names.owner_queue(owner) not in self._foreign]
+            for owner in ours[:REAP_AT_MOST]:
+                try:
+                    reaped += max(self._give_back(owner, "expired"), 0)
+                except NoPermissionError:
+                    self._foreign.add(names.owner_queue(owner))
         return reaped
 
     def report(self, facts: Mapping[str, Any]) -> None:
@@ -311,6 +324,17 @@ class RedisJobStore:
         self._held.clear()
         self._client.close()
         return released
+
+
+def _unfollowed(done: Completion) -> Completion:
+    """The failure of a job whose follow-up the broker refuses."""
+    text = "what follows the job can't be sent: its queue is none that this worker may use; mend the link or chain"
+    return Completion(
+        field=done.field,
+        job_id=done.job_id,
+        outcome=Outcome.FAILED,
+        document=done.document and encode_failure(done.job_id, MalformedJob(text)),
+    )
 
 
 def _leased(field: bytes, stored: bytes) -> Leased:

@@ -8,10 +8,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from pipemill.address import Address, address_of
 from pipemill.protocol import names
+from pipemill.signing import Signer
 from pipemill.store import dead, wire
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.channels import SUBSCRIBED_SECONDS
@@ -28,16 +30,20 @@ IDLE_CHANNELS_KEPT: Final = 8
 class RedisQueueStore:
     """A producer's view of the broker."""
 
-    def __init__(self, url: str, *, client: Client | None = None):
-        self.url = url
-        self._client = client if client is not None else connect(url)
+    def __init__(self, url: str | Address, *, client: Client | None = None, signer: Signer | None = None):
+        self.url = address_of(url)
+        self._client = client if client is not None else connect(self.url)
+        #: Signs what is enqueued, if there is one.
+        self._signer = signer
         #: Where bytes lie that are too large for a message or a result.
-        self.blobs: BlobStore = RedisBlobs(url, client=self._client)
+        self.blobs: BlobStore = RedisBlobs(self.url, client=self._client)
         #: Subscriptions between two waits; a connection each, so that a wait doesn't have to open one.
         self._idle_channels: list[Any] = []
 
     def enqueue(self, queue: str, submissions: Sequence[Submission]) -> Accepted | None:
         """Accept jobs as long as no bound is met; None when the queue is unknown."""
+        if self._signer is not None:
+            submissions = self._signer.sign(queue, submissions)
         uploads = wire.uploads_of(submissions)
         keys, arguments = wire.enqueue_call(queue, submissions, uploads)
         with translated(self.url):
@@ -46,6 +52,10 @@ class RedisQueueStore:
                     if job.payload is not None:
                         self._client.set(uploads[job.job_id], job.payload, ex=wire.UPLOAD_TTL_SECONDS)
                 accepted = wire.read_accepted(script("enqueue").run(self._client, keys, arguments))
+            except NoPermissionError:  # nobody has rights on a queue that isn't there
+                if self._client.hexists(names.QUEUES_KEY, queue):
+                    raise
+                return None
             except ResponseError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -144,17 +154,20 @@ class RedisQueueStore:
             return wire.read_cancelled(script("cancel").run(self._client, keys, arguments))
 
     def reports(self) -> list[QueueReport]:
-        """All known queues, by name."""
+        """All known queues that this client may see, by name."""
         with translated(self.url):
             stored = self._client.hgetall(names.QUEUES_KEY)
             owners = wire.lease_owners(self._client.zrange(names.LEASES_KEY, 0, -1))
-            return [self._report(wire.decode_info(stored[name]), owners) for name in sorted(stored)]
+            found = [self._report(wire.decode_info(stored[name]), owners) for name in sorted(stored)]
+        return [report for report in found if report]
 
-    def _report(self, info: QueueInfo, owners: dict[str, list[str]]) -> QueueReport:
-        with self._client.pipeline(transaction=False) as pipe:
-            mine = owners.get(info.name, [])
+    def _report(self, info: QueueInfo, owners: dict[str, list[str]]) -> QueueReport | None:
+        """A queue as it stands; None if the broker doesn't let this client see it."""
+        mine = owners.get(info.name, [])
+        with self._client.pipeline(transaction=False) as pipe, suppress(NoPermissionError):
             wire_report(pipe, info.name, mine)
             return wire.read_report(info, pipe.execute(), len(mine))
+        return None
 
     def dead_letters(self, queue: str, limit: int) -> list[DeadLetter]:
         """The last dead letters, the latest first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from pipemill.address import Address, address_of
 from pipemill.errors import PayloadTooLarge
 from pipemill.protocol import names
 from pipemill.store.blobs import check_size, name_in, new_name
@@ -19,9 +20,9 @@ class RedisBlobs:
 
     kind: Final = "redis"
 
-    def __init__(self, url: str, *, client: Client | None = None):
-        self.url = url
-        self._client = client if client is not None else connect(url)
+    def __init__(self, url: str | Address, *, client: Client | None = None):
+        self.url = address_of(url)
+        self._client = client if client is not None else connect(self.url)
 
     def put(self, data: bytes, ttl_seconds: int) -> str:
         """Keep bytes for so many seconds; returns their reference.

@@ -23,6 +23,8 @@ CANCELLED_TTL_SECONDS: Final = 3600
 CANCELLED_KEPT_SECONDS: Final = names.RECORD_TTL_SECONDS
 #: How long a payload is kept for its job, in seconds: longer than the latest moment a job may be parked until.
 PAYLOAD_TTL_SECONDS: Final = 2 * names.RECORD_TTL_SECONDS
+#: Where a payload lies until its job is accepted.
+UPLOAD_PREFIX: Final = f"{names.PREFIX}upload:"
 #: How long an uploaded payload waits for its job to be accepted, in seconds.
 UPLOAD_TTL_SECONDS: Final = 300
 #: How long a deadline must have passed before whoever asks for the job ends it, in seconds: by then the heartbeat of a
@@ -41,7 +43,7 @@ NO_MEMORY: Final = Accepted(job_ids=(), depth=0, max_depth=0, bound="max_memory_
 
 def uploads_of(submissions: Sequence[Submission]) -> dict[str, str]:
     """By job id, a key for each payload, of this call alone: the script moves it to its job, or it expires."""
-    return {job.job_id: f"{names.PREFIX}upload:{uuid4().hex}" for job in submissions if job.payload is not None}
+    return {job.job_id: f"{UPLOAD_PREFIX}{uuid4().hex}" for job in submissions if job.payload is not None}
 
 
 def enqueue_call(

@@ -2,7 +2,7 @@
 
 from pipemill.validation.explain import Explanation, explain, mistaken, several
 from pipemill.validation.schema import allowed, schema_of
-from pipemill.validation.words import did_you_mean, redact, render_path, shown
+from pipemill.validation.words import did_you_mean, render_path, shown
 
 __all__ = [
     "Explanation",
@@ -10,7 +10,6 @@ __all__ = [
     "did_you_mean",
     "explain",
     "mistaken",
-    "redact",
     "render_path",
     "schema_of",
     "several",

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from pipemill.address import redact
+
 #: Characters of a value that a message may repeat: enough to find it, too few to flood a log.
 SHOWN_CHARACTERS: Final = 60
 #: Bits of a whole number that a message may repeat: 39 digits. Python refuses to write one of over 4,300.
@@ -16,20 +18,6 @@ SHOWN_BITS: Final = 128
 LIKENESS: Final = 0.6
 
 _BARE_KEY: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{SHOWN_CHARACTERS}}}")
-#: Everything up to the last @: a password may itself hold an unescaped / or @.
-_USER_INFO: Final = re.compile(r"^(\w[\w+.-]*://)(.*)@", re.DOTALL)
-_USER: Final = re.compile(r"^([\w.-]*):", re.DOTALL)
-_PASSWORD_OPTION: Final = re.compile(r"(password=)[^&#]*", re.IGNORECASE)
-
-
-def redact(url: str) -> str:
-    """Hide the password of a URL, and all of the user part when it is unclear where the password starts."""
-
-    def hide(found: re.Match[str]) -> str:
-        user = _USER.match(found[2])
-        return f"{found[1]}{f'{user[1]}:' if user else ''}***@"
-
-    return _PASSWORD_OPTION.sub(r"\1***", _USER_INFO.sub(hide, url))
 
 
 def cut(text: str, characters: int = SHOWN_CHARACTERS) -> str:

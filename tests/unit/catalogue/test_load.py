@@ -268,6 +268,7 @@ def test_defaults_are_complete(tmp_path: Path) -> None:
         },
         "fair": True,
         "priority_ageing_seconds": 60.0,
+        "signed": None,
         "result_ttl_seconds": 3_600,
         "prefetch": None,
     }

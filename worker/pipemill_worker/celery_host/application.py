@@ -9,8 +9,10 @@ from typing import Any, NoReturn
 from celery import Celery
 from kombu.entity import Queue
 
+from pipemill.address import Address
 from pipemill.errors import ConfigurationError
 from pipemill.protocol.names import TASK_NAME
+from pipemill_worker.celery_host.credentials import credentials_name
 from pipemill_worker.celery_host.exits import ExitCode
 from pipemill_worker.celery_host.host import Host
 from pipemill_worker.celery_host.steps import POOL, Lanes
@@ -49,10 +51,13 @@ def _not_served(*_: Any, **__: Any) -> NoReturn:
 
 def settings(host: Host) -> dict[str, Any]:
     """Celery's settings for a worker of this catalogue; each departure from a default has its reason."""
-    url = celery_url(host.broker)
+    url = celery_url(host.address)
+    tls = dict(host.address.tls)
     return {
         "broker_url": url,
         "result_backend": url,
+        "broker_use_ssl": tls or False,
+        "redis_backend_use_ssl": tls or None,
         "worker_pool": POOL,
         # The engine has its own threads; this one is for ordinary tasks.
         "worker_concurrency": 1,
@@ -78,10 +83,12 @@ def settings(host: Host) -> dict[str, Any]:
     }
 
 
-def celery_url(url: str) -> str:
-    """Write a broker's URL as Celery wants it: a Unix socket has a scheme of its own there."""
-    if not url.startswith("unix://"):
+def celery_url(address: Address) -> str:
+    """Write a broker's address as Celery wants it: a Unix socket has a scheme of its own, and no password is in it."""
+    url = address.url
+    if url.startswith("unix://"):
+        path = url.removeprefix("unix://").partition("?")[0]
+        url = f"redis+socket://{path}?virtual_host={address.database}"
+    if address.credentials() is None:
         return url
-    path, _, query = url.removeprefix("unix://").partition("?")
-    database = next((part.removeprefix("db=") for part in query.split("&") if part.startswith("db=")), "0")
-    return f"redis+socket://{path}?virtual_host={database}"
+    return f"{url}{'&' if '?' in url else '?'}credential_provider={credentials_name(address)}"

@@ -8,6 +8,7 @@ backend; their part is returned before the job's end, and returning it twice cou
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -24,11 +25,11 @@ from redis.exceptions import DataError, RedisError, ResponseError
 
 from pipemill.errors import BrokerUnavailable, JobCancelled, JobError, JobExpired, MalformedJob
 from pipemill.protocol import Job, names
+from pipemill.protocol.signing import sign_message
+from pipemill.signing import Keyring
 
 Message = tuple[str, bytes]
 
-#: How names begin that are no queues: what follows a job is pushed with the worker's rights, so it can't go there.
-RESERVED: Final = (names.PREFIX, names.RESULT_PREFIX, "_kombu", "unacked")
 #: How an answer of the broker's begins that tells of its own state (OOM, MISCONF, READONLY), not of what was asked.
 _STATE: Final = re.compile(r"(?!WRONGTYPE)[A-Z]{3,}\b")
 
@@ -46,8 +47,9 @@ class _Channel(virtual.Channel):
     """Keeps what is published instead of sending it."""
 
     def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
-        if queue.startswith(RESERVED):
-            raise ValueError(f"{queue!r} is no queue")
+        if queue.startswith(names.RESERVED_PREFIXES):
+            text = f"{queue[:80]!r} isn't a queue: what follows a job goes to a queue's name"
+            raise ValueError(text)
         step = names.priority_step(int(message["properties"].get("priority") or 0))
         self.connection.captured.append((names.list_key(queue, step), dumps(message).encode()))
 
@@ -65,8 +67,9 @@ class _Transport(virtual.Transport):
 class Canvas:
     """Turns a job's end into what follows it."""
 
-    def __init__(self, app: Celery):
+    def __init__(self, app: Celery, keyring: Keyring | None = None):
         self._app = app
+        self._keyring = keyring
 
     def follow(self, job: Job, value: Any, error: JobError | None) -> Sequence[Message]:
         """Messages to push together with the job's end.
@@ -81,7 +84,8 @@ class Canvas:
         """
         request = Context({**job.headers, **job.canvas, "args": [], "kwargs": {}, "delivery_info": {}})
         try:
-            return self._failed(request, error) if error is not None else self._succeeded(request, value)
+            found = self._failed(request, error) if error is not None else self._succeeded(request, value)
+            return self._signed(job, found)
         except JobError:
             raise
         except Exception as problem:
@@ -92,6 +96,16 @@ class Canvas:
                 f"the job's link, chain or chord can't be followed ({type(problem).__name__}: {problem}); send it anew"
             )
             raise MalformedJob(text) from problem
+
+    def _signed(self, job: Job, found: list[Message]) -> list[Message]:
+        """Sign what follows a signed job with its key: whoever signed the job signed that too."""
+        key = self._keyring.keys().get(job.signed_by or "") if self._keyring else None
+        if key is None:
+            return found
+        return [
+            (name, sign_message(raw, name.partition(names.PRIORITY_SEPARATOR)[0], key, time.time()))
+            for name, raw in found
+        ]
 
     def _succeeded(self, request: Context, value: Any) -> list[Message]:
         if request.chord:

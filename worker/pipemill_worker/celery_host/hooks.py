@@ -14,6 +14,7 @@ from kombu.asynchronous import get_event_loop
 
 from pipemill.errors import JobError
 from pipemill.protocol import Job
+from pipemill.signing import Keyring
 from pipemill_worker.celery_host.canvas import Canvas
 from pipemill_worker.celery_host.exits import ExitCode
 from pipemill_worker.engine import Hooks
@@ -27,8 +28,8 @@ GRACE_SECONDS: Final = 15.0
 class CeleryHooks(Hooks):
     """The engine's questions, answered by Celery."""
 
-    def __init__(self, app: Celery, drain_seconds: float):
-        self._canvas = Canvas(app)
+    def __init__(self, app: Celery, drain_seconds: float, keyring: Keyring | None = None):
+        self._canvas = Canvas(app, keyring)
         self._drain_seconds = drain_seconds
 
     def is_revoked(self, job_id: str) -> bool:

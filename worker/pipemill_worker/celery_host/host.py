@@ -8,9 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipemill.catalogue import Catalogue, QueueSettings, load_catalogue
+from pipemill.address import Address, address_of
+from pipemill.catalogue import Catalogue, QueueSettings, SigningSettings, load_catalogue
+from pipemill.errors import ConfigurationError
 from pipemill.known import queue_info
-from pipemill.protocol.names import REFERENCE_BYTES
+from pipemill.protocol.names import KEYS_FILE_VARIABLE, KEYS_VARIABLE, REFERENCE_BYTES
+from pipemill.signing import Keyring, Verifier, keyring_of
 from pipemill.store.files import FileBlobs, files_of, tiered
 from pipemill.store.jobs import RedisJobStore
 from pipemill_worker.celery_host.tuning import Tuner
@@ -44,15 +47,36 @@ class Host:
         """
         return load_catalogue(self._path, overrides=self._overrides)
 
-    @property
-    def broker(self) -> str:
-        """The broker's whole URL."""
-        return self.catalogue.broker.reveal()
+    @cached_property
+    def address(self) -> Address:
+        """Where the broker is, and how it is reached.
+
+        Raises
+        ------
+        ConfigurationError
+            When its password or its TLS options can't be right.
+
+        """
+        return address_of(self.catalogue.broker.reveal())
 
     @cached_property
     def files(self) -> FileBlobs | None:
         """Where large media lie besides the broker, if the catalogue names a place."""
         return files_of(self.catalogue.blobs)
+
+    @cached_property
+    def keyring(self) -> Keyring | None:
+        """The keys that jobs are signed with: the environment's, else the catalogue's.
+
+        Raises
+        ------
+        ConfigurationError
+            When they can't be read.
+
+        """
+        settings = self.catalogue.signing
+        file = settings.keys_file if settings else None
+        return keyring_of(None) or (keyring_of(file) if file else None)
 
     @property
     def _keep_above(self) -> int:
@@ -85,8 +109,9 @@ class Host:
         return Engine(lanes, settings, hooks, sweep=self.files.sweep_now if self.files else None)
 
     def _build_lane(self, name: str, queue: QueueSettings) -> Lane:
+        verifier = self._verifier(name, queue)
         store = RedisJobStore(
-            self.broker,
+            self.address,
             name,
             lease_seconds=self.catalogue.worker.lease_seconds,
             result_ttl_seconds=queue.result_ttl_seconds,
@@ -113,7 +138,22 @@ class Host:
             blobs=blobs,
             keep_above=self._keep_above,
             retry=retry_policy(queue),
+            verifier=verifier,
         )
+
+    def _verifier(self, name: str, queue: QueueSettings) -> Verifier | None:
+        """What checks the signatures of a queue's jobs; None where nobody asks for it."""
+        settings = self.catalogue.signing
+        required = queue.signed if queue.signed is not None else settings is not None and settings.required
+        if settings is None and not required:
+            return None
+        settings = settings or SigningSettings()
+        if self.keyring is None:
+            raise ConfigurationError(
+                f"queue {name!r} asks for signed jobs, and there are no keys to check them with: "
+                f"set signing.keys_file in the catalogue, {KEYS_FILE_VARIABLE} or {KEYS_VARIABLE}"
+            )
+        return Verifier(keyring=self.keyring, required=required, max_age_seconds=settings.max_age_seconds)
 
     def _tuner(self, name: str, queue: QueueSettings, runner: PipelineRunner) -> Tuner:
         identity: Mapping[str, Any] = {"task": queue.task}

@@ -53,9 +53,9 @@ class Lanes(bootsteps.StartStopStep):
     def start(self, worker: Worker) -> None:
         """Load, warm up, and begin to take jobs."""
         self._hint()
-        hooks = CeleryHooks(worker.app, self.host.catalogue.worker.drain_seconds)
         try:
             report_health(self.host.catalogue.worker, self._health)
+            hooks = CeleryHooks(worker.app, self.host.catalogue.worker.drain_seconds, self.host.keyring)
             engine = self.host.build_engine(self.names, hooks)
         except ConfigurationError as error:
             _give_up(str(error))

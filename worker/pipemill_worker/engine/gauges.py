@@ -26,6 +26,8 @@ class Gauges:
         #: Cost of all items that ran, and what it was with padding: tokens for text.
         self.cost = self.padded_cost = 0
         self.ended_jobs = 0
+        #: Jobs that weren't signed as the queue asks.
+        self.refused_signatures = 0
         #: Jobs ended a second.
         self.rate = 0.0
         #: Share of the last seconds in which the lane's forward pass ran.
@@ -72,6 +74,7 @@ class Gauges:
         """As JSON."""
         return {
             "ended": self.ended_jobs,
+            "refused_signatures": self.refused_signatures,
             "rate": round(self.rate, 3),
             "busy": round(self.busy, 3),
             "batch_sizes": {str(size): count for size, count in sorted(self.batch_sizes.items())},

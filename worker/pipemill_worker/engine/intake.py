@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pipemill.errors import BrokerError, DeliveryLimitReached, InvalidInput, JobError, PayloadMissing
+from pipemill.errors import (
+    BrokerError,
+    DeliveryLimitReached,
+    InvalidInput,
+    JobError,
+    PayloadMissing,
+    SignatureRefused,
+)
 from pipemill.protocol import Job, Outcome, decode_arguments, decode_message, message_id
+from pipemill.protocol.signing import check_payload
 from pipemill.store.base import Leased, Taken
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.wiring import Wiring, log
@@ -108,11 +116,12 @@ class Intake:
         """Read one message; a job that can't start has its end with it."""
         lane = self._lane
         try:
-            job = decode_message(leased.raw, lane.name)
+            job = decode_message(leased.raw, lane.name, lane.verify)
         except JobError as error:
             job = _nameless(message_id(leased.raw) or "", lane.name)
             work = Work(leased, job)
-            log.warning("queue %s: %s", lane.name, error, extra={"event": "job_malformed", "job": job.id})
+            event = "signature_refused" if isinstance(error, SignatureRefused) else "job_malformed"
+            log.warning("queue %s: %s", lane.name, error, extra={"event": event, "job": job.id})
             return work, End(work, Outcome.FAILED if job.id else Outcome.DEAD, error)
         work = Work(leased, job)
         if job.size > lane.info.max_input_bytes:
@@ -140,18 +149,19 @@ class Intake:
         )
         for work, payload in zip(absent, payloads or [], strict=False):
             try:
-                work.job.inputs, work.job.parameters = _arguments(lane, payload)
+                work.job.inputs, work.job.parameters = _arguments(lane, work.job, payload)
             except JobError as error:
                 ends.append(End(work, Outcome.FAILED, error))
         return [] if payloads is None else [work for work in works if not work.ended]
 
 
-def _arguments(lane: Lane, payload: bytes | None) -> tuple[object, dict[str, object]]:
+def _arguments(lane: Lane, job: Job, payload: bytes | None) -> tuple[object, dict[str, object]]:
     if payload is None:
         text = "the inputs were sent by reference and are gone (ended before, or kept too long); submit the job again"
         raise PayloadMissing(text)
     if len(payload) > lane.info.max_input_bytes:
         raise _too_large(lane)
+    check_payload(job.headers, payload)
     inputs, parameters, _ = decode_arguments(payload)
     return inputs, parameters
 

@@ -7,14 +7,15 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Final
 
-from pipemill.errors import JobCancelled, JobExpired
+from pipemill.errors import JobCancelled, JobExpired, SignatureRefused
 from pipemill.protocol import Outcome
 from pipemill.protocol.names import REFERENCE_BYTES
+from pipemill.signing import Verifier
 from pipemill.store.base import BlobStore, JobStore, QueueInfo
 from pipemill_worker.engine.gauges import Gauges
 from pipemill_worker.engine.line import Line
@@ -71,6 +72,7 @@ class Lane:
         blobs: BlobStore | None = None,
         keep_above: int = REFERENCE_BYTES,
         retry: RetryPolicy = NEVER,
+        verifier: Verifier | None = None,
     ):
         self.info = info
         self.store = store
@@ -79,6 +81,7 @@ class Lane:
         self.blobs = store.blobs if blobs is None else blobs
         #: Contents of an answer with more bytes than this are put there.
         self.keep_above = keep_above
+        self._verifier = verifier
         self.limits = limits
         #: Whether and when a job is tried again.
         self.retry = retry
@@ -125,6 +128,25 @@ class Lane:
     def now(self) -> float:
         """The server's time, in seconds since the epoch."""
         return self._clock_offset + time.monotonic()
+
+    # -- signatures
+
+    def verify(self, headers: Mapping[str, Any], body: bytes) -> str | None:
+        """See that a job is signed as the queue asks; the key that it is signed with.
+
+        Raises
+        ------
+        SignatureRefused
+            When it isn't.
+
+        """
+        if self._verifier is None:
+            return None
+        try:
+            return self._verifier.check(headers, self.name, body, self.now())
+        except SignatureRefused:
+            self.gauges.refused_signatures += 1
+            raise
 
     # -- jobs in hand
 

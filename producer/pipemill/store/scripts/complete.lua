@@ -11,6 +11,8 @@
 --       An incident, and what a letter says, is a JSON object without the time, which is put in front here.
 -- Reply per job: 1 done · 0 the lease was lost, nothing changed · 2 the job had ended already, its end stands
 --                3 the document to move is gone, nothing changed: give it again
+--                4 what follows can't be pushed (a key of another kind, or one that the broker's user may not write): nothing
+--                  changed but what was pushed before it
 -- A server without memory refuses only a script's first write, so the first takes none: work in hand is always ended.
 redis.call('DEL', 'pipemill:none')
 -- The lease goes last: a script that stops half-way loses nothing.
@@ -97,7 +99,15 @@ while i <= #ARGV do
   if done == 1 and how == 'move' and redis.call('EXISTS', value) == 0 then done = 3 end
   local waits = done == 1 and (how == 'park' or how == 'retry')
   if done == 1 then
-    for k = first, first + 2 * follow - 1, 2 do redis.call('LPUSH', ARGV[k], ARGV[k + 1]) end
+    for k = first, first + 2 * follow - 1, 2 do
+      local pushed = redis.pcall('LPUSH', ARGV[k], ARGV[k + 1])
+      if type(pushed) == 'table' and pushed.err then
+        done = 4
+        break
+      end
+    end
+  end
+  if done == 1 then
     if outcome == 'dead' then bury(field, id, ARGV[i + 7], ARGV[i + 8]) end
     if how == 'store' then
       redis.call('SET', result, value, 'EX', ttl)

@@ -1,4 +1,4 @@
-"""The base of all sections of the catalogue."""
+"""What every section of the catalogue is."""
 
 from __future__ import annotations
 

@@ -1,0 +1,177 @@
+"""What each user of the broker needs, as rules of Redis' access control lists (Redis 7.0 or newer, or Valkey). Pure.
+
+The one place that says it: `pipemill acl` writes what it says. Scripts derive keys themselves, and the server checks
+each command in a script as if the user had sent it, so the rules name what scripts do too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from pipemill.protocol import names
+from pipemill.store.wire import UPLOAD_PREFIX
+
+#: The key that scripts delete first, so that their first write takes no memory.
+_NONE: Final = f"{names.PREFIX}none"
+#: What a list of a priority step has behind its queue's name: kombu's two control characters, and the step. They are
+#: written as what they are not, a printable character, since files of rules can't hold them.
+_STEPS: Final = f"[^!-~][^!-~][{''.join(map(str, names.PRIORITY_STEPS[1:]))}]"
+#: Commands without a key that every client sends, or that scripts do.
+_ALL: Final = "ping select time"
+_SCRIPTS: Final = "eval evalsha"
+
+
+class Role(StrEnum):
+    """What a user is for."""
+
+    #: Submits jobs, looks up results, cancels.
+    PRODUCER = "producer"
+    #: Takes jobs and stores results; Celery's remote control, from both ends.
+    WORKER = "worker"
+    #: Sees how queues stand, and nothing that was sent or answered; changes nothing.
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Commands, and where they may be used: any of these commands on any of these keys and channels."""
+
+    #: Names of commands, in a row.
+    commands: str
+    #: Patterns of keys: to read and write, to read only, to write only.
+    both: Sequence[str] = ()
+    read: Sequence[str] = ()
+    write: Sequence[str] = ()
+    channels: Sequence[str] = ()
+
+    def tokens(self) -> list[str]:
+        """Write it as the server reads it."""
+        return [
+            *(f"+{command}" for command in self.commands.split()),
+            *(f"~{pattern}" for pattern in self.both),
+            *(f"%R~{pattern}" for pattern in self.read),
+            *(f"%W~{pattern}" for pattern in self.write),
+            *(f"&{pattern}" for pattern in self.channels),
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Keys:
+    """The patterns of keys and channels of some queues."""
+
+    queues: Sequence[str]
+    result: str = names.result_key("*")
+    record: str = names.record_key("*")
+    payload: str = names.payload_key("*")
+    blob: str = names.blob_key("*")
+    upload: str = f"{UPLOAD_PREFIX}*"
+    lists: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        lists = [pattern for queue in self.queues for pattern in (queue, f"{queue}{_STEPS}")]
+        object.__setattr__(self, "lists", lists)
+
+    def of(self, kind: str) -> list[str]:
+        """The keys of a kind, one for each queue: ``pipemill:<kind>:<queue>``."""
+        return [f"{names.PREFIX}{kind}:{queue}" for queue in self.queues]
+
+
+def rules(
+    role: Role, queues: Sequence[str], *, database: int = 0, cancels: bool = True, celery: bool = False
+) -> list[str]:
+    """Write the rules of a user, to be given to ``ACL SETUSER`` behind its name; they begin with taking all away.
+
+    A producer that doesn't ``cancel`` can't write results. With ``celery``, a producer may be a plain Celery client.
+    """
+    keys = _Keys(queues=queues)
+    if role is Role.WORKER:
+        base, more = _worker(keys, database), []
+    elif role is Role.OPERATOR:
+        base, more = Grant(commands=f"{_ALL} info"), _standing(keys)
+    else:
+        base, more = _producer(keys, cancels=cancels, celery=celery)
+    selectors = [f"({' '.join(grant.tokens())})" for grant in more]
+    return ["on", "resetkeys", "resetchannels", "clearselectors", "-@all", *base.tokens(), *selectors]
+
+
+def _standing(keys: _Keys) -> list[Grant]:
+    """How queues stand: numbers, and what queues and lanes say of themselves."""
+    return [
+        Grant(commands="hget hgetall hexists", read=[names.QUEUES_KEY, *keys.of("counters"), *keys.of("lanes")]),
+        Grant(commands="llen", read=[*keys.lists, *keys.of("dead")]),
+        Grant(commands="zcard", read=keys.of("delayed")),
+        Grant(commands="zrange", read=[names.LEASES_KEY]),
+        Grant(commands="hlen", read=[names.lease_key(f"{queue}|*") for queue in keys.queues]),
+    ]
+
+
+def _producer(keys: _Keys, *, cancels: bool, celery: bool) -> tuple[Grant, list[Grant]]:
+    once = [names.once_key(queue, "*") for queue in keys.queues]
+    base = Grant(commands=f"{_ALL} subscribe unsubscribe", channels=[keys.result])
+    grants = [
+        *_standing(keys),
+        # enqueue.lua: the keys that it is given; then what it does.
+        Grant(commands=_SCRIPTS, both=[names.QUEUES_KEY, *keys.of("counters"), *keys.of("delayed"), *keys.lists]),
+        Grant(commands="lpush", write=keys.lists),
+        Grant(commands="hincrby", both=keys.of("counters")),
+        Grant(commands="hsetnx", both=[names.QUEUES_KEY]),
+        Grant(commands="get mget exists getrange", read=[keys.result, keys.record, *once]),
+        Grant(commands="set", write=[keys.record, keys.upload, *once]),
+        Grant(commands="exists rename expire", both=[keys.upload, keys.payload]),
+        Grant(commands="get strlen", read=[keys.blob]),
+    ]
+    if cancels:
+        grants += _cancelling(keys)
+    if celery:
+        grants += _celery_client(keys)
+    return base, grants
+
+
+def _cancelling(keys: _Keys) -> list[Grant]:
+    """What cancel.lua does: it writes the result, so whoever cancels can write any."""
+    return [
+        Grant(commands=_SCRIPTS, both=[keys.result, keys.record]),
+        Grant(commands="del", write=[keys.record, _NONE]),
+        Grant(commands="set", write=[keys.result]),
+        Grant(commands="publish", channels=[keys.result]),
+        Grant(commands="zadd zremrangebyscore expire", both=keys.of("cancelled")),
+    ]
+
+
+def _celery_client(keys: _Keys) -> list[Grant]:
+    """What ``send_task`` and ``AsyncResult`` need beside: kombu asks where an exchange's messages go."""
+    bindings = [f"_kombu.binding*.{queue}" for queue in keys.queues]
+    return [
+        Grant(commands="multi exec", read=()),
+        Grant(commands="sadd smembers", both=bindings),
+    ]
+
+
+def _worker(keys: _Keys, database: int) -> Grant:
+    """One grant: a worker that may do all this to a queue's keys gains nothing by doing it in another way."""
+    of_queues = [f"{names.PREFIX}*:{queue}{rest}" for queue in keys.queues for rest in ("", ":*", "|*")]
+    shared = [names.QUEUES_KEY, names.LEASES_KEY, names.SEQUENCE_KEY, _NONE]
+    of_jobs = [keys.record, keys.payload, keys.blob, keys.result]
+    of_celery = ["celery-taskset-meta-*", "_kombu.binding*", "unacked", "unacked_index", "unacked_mutex"]
+    control = ["*.celery.pidbox*", "celeryev.*"]
+    topics = [f"/{database}.{topic}" for topic in ("celery.pidbox", "celeryev", "celeryev/*", "celeryev/worker.*")]
+    return Grant(
+        commands=" ".join((_ALL, _SCRIPTS, *_WORKER_COMMANDS)),
+        both=[*keys.lists, *of_queues, *shared, *of_jobs, *of_celery, *control],
+        channels=[keys.result, *topics],
+    )
+
+
+#: By kind of key: strings and any, hashes, lists, sorted sets, sets, channels, and what has no key.
+_WORKER_COMMANDS: Final = (
+    "get set setex mget getrange incr incrby strlen exists expire pexpire rename del unlink",
+    "hget hset hsetnx hdel hgetall hkeys hlen hexists hincrby",
+    "lindex llen lrange lrem ltrim lpush rpush rpop blmove brpop",
+    "zadd zcard zcount zrange zrangebyscore zrevrangebyscore zrem zremrangebyscore zscore",
+    "sadd sismember smembers srem",
+    "publish subscribe unsubscribe psubscribe punsubscribe",
+    "multi exec watch unwatch discard script|load script|exists",
+)
