@@ -21,11 +21,13 @@ def url_as(url: str, role: Role) -> str:
 
 
 @contextmanager
-def users(url: str, *queues: str, cancels: bool = True, celery: bool = False) -> Iterator[redis.Redis]:
+def users(
+    url: str, *queues: str, cancels: bool = True, celery: bool = False, letters: bool = False
+) -> Iterator[redis.Redis]:
     """Make a user for each role, named like it; the block is given a client that may do anything."""
     with redis.Redis.from_url(url) as admin:
         for role in Role:
-            given = rules(role, queues, cancels=cancels, celery=celery)
+            given = rules(role, queues, cancels=cancels, celery=celery, letters=letters)
             admin.execute_command("ACL", "SETUSER", role, *given, f">{PASSWORD}")
         admin.acl_log_reset()
         try:

@@ -369,12 +369,15 @@ def client(broker_url: str) -> Any:
 
 
 def test_nothing_of_dead_letters_outlives_its_time(client: Any, broker_url: str) -> None:
-    """Each key expires, and dropping all letters leaves no bytes counted."""
+    """Each key expires, later with each retry, and dropping all letters leaves no bytes counted."""
     producer, worker = RedisQueueStore(broker_url), RedisJobStore(broker_url, QUEUE)
     producer.declare(QueueInfo(name=QUEUE, task="echo"))
     producer.enqueue(QUEUE, [submission("a", payload=b"x" * 9)])
+    for key in (names.record_key("a"), names.payload_key("a")):
+        client.expire(key, 100)
     worker.complete([retry(worker.take(1).jobs[0].field, "a", delay=0.0)])
     assert 0 < client.ttl(names.history_key("a")) <= names.RECORD_TTL_SECONDS
+    assert all(client.ttl(key) > 100 for key in (names.record_key("a"), names.payload_key("a")))
     worker.complete([death(worker.take(1).jobs[0].field, "a")])
     keys = sorted(key.decode() for key in client.scan_iter("pipemill:dead*"))
     assert keys == sorted(

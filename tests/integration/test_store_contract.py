@@ -72,7 +72,7 @@ def _redis_rig(url: str, client: Any, shared: Callable[[], Any], producers: Call
 
 def _users_rig(url: str) -> Iterator[Rig]:
     """A rig whose two sides sign in as users with least privilege; all that it does must be theirs to do."""
-    with users(url, QUEUE) as admin, ExitStack() as opened:
+    with users(url, QUEUE, "nowhere", letters=True) as admin, ExitStack() as opened:
 
         def open_as(role: Role) -> Any:
             return opened.enter_context(closing(connect(url_as(url, role))))

@@ -11,18 +11,23 @@ from celery import Celery, chain, signature
 from celery.result import AsyncResult, GroupResult
 from redis.exceptions import OutOfMemoryError
 
+from pipemill.address import address_of
 from pipemill.errors import InferenceFailed, JobCancelled, MalformedJob
 from pipemill.protocol import Job, decode_message, names
 from pipemill_worker.celery_host.application import celery_url, create_app
 from pipemill_worker.celery_host.canvas import Canvas, passes
-from pipemill_worker.celery_host.host import Host
+from pipemill_worker.celery_host.host import Host, retry_policy
 from pipemill_worker.celery_host.tuning import ACCELERATOR_MAX_COST, CPU_MAX_COST, CPU_PACKED_COST, batch_limits
+from pipemill_worker.policy.retries import RetryPolicy
 
 CATALOGUE = """
 broker: redis://:secret@localhost:6379/3
 queues:
   echo: {task: echo}
-  small: {task: echo, batch: {max_tokens: 7}}
+  small:
+    task: echo
+    batch: {max_tokens: 7}
+    retry: {max_attempts: 9, backoff_seconds: 0.5, max_backoff_seconds: 7, jitter: false, errors: any}
 """
 
 
@@ -73,14 +78,16 @@ def infer(queue: str, **options: Any) -> dict[str, Any]:
 )
 def test_broker_urls_are_written_as_celery_wants_them(url: str, expected: str) -> None:
     """Only Unix sockets differ."""
-    assert celery_url(url) == expected
+    assert celery_url(address_of(url, {})) == expected
 
 
 def test_the_application_takes_json_only_and_one_database_for_all(catalogue: str) -> None:
-    """No pickle is ever read, and results lie beside the queues."""
+    """No pickle is ever read, results lie beside the queues, and no password stands in the settings."""
     conf = create_app(catalogue).conf
     assert conf.accept_content == conf.result_accept_content == ["json"]
-    assert conf.broker_url == conf.result_backend == "redis://:secret@localhost:6379/3"
+    assert conf.broker_url == conf.result_backend
+    assert conf.broker_url.startswith("redis://localhost:6379/3?credential_provider=")
+    assert "secret" not in conf.humanize(with_defaults=False, censored=False)
     assert [queue.name for queue in conf.task_queues] == ["echo", "small"]
 
 
@@ -156,7 +163,7 @@ def test_a_chord_that_would_wait_for_itself_is_failed(canvas: Canvas) -> None:
 @pytest.mark.parametrize("name", [names.QUEUES_KEY, names.result_key("x"), "_kombu.binding.x", "unacked"])
 def test_nothing_follows_into_the_brokers_own_keys(canvas: Canvas, name: str) -> None:
     """A link to what is no queue fails its job: it would be pushed with the worker's rights, or refused for ever."""
-    with pytest.raises(MalformedJob, match="is no queue"):
+    with pytest.raises(MalformedJob, match="isn't a queue"):
         canvas.follow(job(callbacks=[infer(name)]), "answer", None)
 
 
@@ -176,3 +183,12 @@ def test_nothing_follows_into_the_brokers_own_keys(canvas: Canvas, name: str) ->
 def test_only_the_brokers_own_trouble_is_waited_for(problem: Exception, expected: bool) -> None:  # noqa: FBT001  # a parameter of pytest
     """What a chord asks for and the broker can't do fails the job: tried again, it would hold up its lane for ever."""
     assert passes(problem) is expected
+
+
+def test_a_queue_says_when_it_tries_again(catalogue: str) -> None:
+    """A lane's policy is its queue's; left out, what may pass is tried three times."""
+    queues = Host(catalogue).catalogue.queues
+    assert retry_policy(queues["small"]) == RetryPolicy(
+        max_attempts=9, backoff_seconds=0.5, max_backoff_seconds=7.0, jitter=False, any_failure=True
+    )
+    assert retry_policy(queues["echo"]) == RetryPolicy(max_attempts=3)

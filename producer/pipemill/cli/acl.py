@@ -25,6 +25,7 @@ from pipemill.protocol.names import PREFIX
 )
 @click.option("--no-cancel", is_flag=True, help="A producer that can't cancel, and so can't write results.")
 @click.option("--celery", is_flag=True, help="A producer that is a plain Celery client, too.")
+@click.option("--letters", is_flag=True, help="A producer that reads, replays and drops dead letters, too.")
 @click.option("--acl-file", is_flag=True, help="Write a line for the server's aclfile instead of a command.")
 @broker_options
 @json_option
@@ -38,6 +39,7 @@ def acl(  # noqa: PLR0913  # each is an option of the command
     password_file: Path | None,
     no_cancel: bool,
     celery: bool,
+    letters: bool,
     acl_file: bool,
 ) -> None:
     """Write the rules that a user of the broker needs, and no more.
@@ -62,6 +64,7 @@ def acl(  # noqa: PLR0913  # each is an option of the command
         database=address_of(resolve_broker(invocation.broker, invocation.catalogue)).database,
         cancels=not no_cancel,
         celery=celery,
+        letters=letters,
     )
     if password_file is not None:
         digest = hashlib.sha256(read_password(password_file).encode()).hexdigest()

@@ -16,6 +16,8 @@ from pipemill.store.wire import UPLOAD_PREFIX
 
 #: The key that scripts delete first, so that their first write takes no memory.
 _NONE: Final = f"{names.PREFIX}none"
+#: Where enqueue.lua keeps how full the server is.
+_MEMORY: Final = f"{names.PREFIX}memory"
 #: What a list of a priority step has behind its queue's name: kombu's two control characters, and the step. They are
 #: written as what they are not, a printable character, since files of rules can't hold them.
 _STEPS: Final = f"[^!-~][^!-~][{''.join(map(str, names.PRIORITY_STEPS[1:]))}]"
@@ -68,23 +70,37 @@ class _Keys:
     payload: str = names.payload_key("*")
     blob: str = names.blob_key("*")
     upload: str = f"{UPLOAD_PREFIX}*"
+    history: str = f"{names.PREFIX}history:*"
+    dead: Sequence[str] = (f"{names.PREFIX}dead-payload:*", f"{names.PREFIX}dead-history:*")
+    #: Celery's own lists and those of tenants; whose turn it is; how much waits.
     lists: Sequence[str] = field(init=False)
+    rings: Sequence[str] = field(init=False)
+    sums: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        lists = [pattern for queue in self.queues for pattern in (queue, f"{queue}{_STEPS}")]
-        object.__setattr__(self, "lists", lists)
+        plain = [pattern for queue in self.queues for pattern in (queue, f"{queue}{_STEPS}")]
+        object.__setattr__(self, "lists", [*plain, *self.of("tenant:?", ":*")])
+        object.__setattr__(self, "rings", self.of("ring:?"))
+        object.__setattr__(self, "sums", [*self.of("waiting"), *self.of("bytes")])
 
-    def of(self, kind: str) -> list[str]:
-        """The keys of a kind, one for each queue: ``pipemill:<kind>:<queue>``."""
-        return [f"{names.PREFIX}{kind}:{queue}" for queue in self.queues]
+    def of(self, kind: str, rest: str = "") -> list[str]:
+        """The keys of a kind, one for each queue: ``pipemill:<kind>:<queue><rest>``."""
+        return [f"{names.PREFIX}{kind}:{queue}{rest}" for queue in self.queues]
 
 
-def rules(
-    role: Role, queues: Sequence[str], *, database: int = 0, cancels: bool = True, celery: bool = False
+def rules(  # noqa: PLR0913  # each is a choice of its own
+    role: Role,
+    queues: Sequence[str],
+    *,
+    database: int = 0,
+    cancels: bool = True,
+    celery: bool = False,
+    letters: bool = False,
 ) -> list[str]:
     """Write the rules of a user, to be given to ``ACL SETUSER`` behind its name; they begin with taking all away.
 
-    A producer that doesn't ``cancel`` can't write results. With ``celery``, a producer may be a plain Celery client.
+    A producer that doesn't ``cancel`` can't write results. With ``celery``, a producer may be a plain Celery client;
+    with ``letters`` it may read, replay and drop dead letters, and so write records and payloads, and delete results.
     """
     keys = _Keys(queues=queues)
     if role is Role.WORKER:
@@ -92,7 +108,7 @@ def rules(
     elif role is Role.OPERATOR:
         base, more = Grant(commands=f"{_ALL} info"), _standing(keys)
     else:
-        base, more = _producer(keys, cancels=cancels, celery=celery)
+        base, more = _producer(keys, cancels=cancels, celery=celery, letters=letters)
     selectors = [f"({' '.join(grant.tokens())})" for grant in more]
     return ["on", "resetkeys", "resetchannels", "clearselectors", "-@all", *base.tokens(), *selectors]
 
@@ -100,15 +116,18 @@ def rules(
 def _standing(keys: _Keys) -> list[Grant]:
     """How queues stand: numbers, and what queues and lanes say of themselves."""
     return [
-        Grant(commands="hget hgetall hexists", read=[names.QUEUES_KEY, *keys.of("counters"), *keys.of("lanes")]),
-        Grant(commands="llen", read=[*keys.lists, *keys.of("dead")]),
-        Grant(commands="zcard", read=keys.of("delayed")),
+        Grant(
+            commands="hget hgetall hexists",
+            read=[names.QUEUES_KEY, *keys.of("counters"), *keys.of("lanes"), *keys.sums],
+        ),
+        Grant(commands="llen", read=keys.lists),
+        Grant(commands="zcard", read=[*keys.of("delayed"), *keys.of("dead-times")]),
         Grant(commands="zrange", read=[names.LEASES_KEY]),
         Grant(commands="hlen", read=[names.lease_key(f"{queue}|*") for queue in keys.queues]),
     ]
 
 
-def _producer(keys: _Keys, *, cancels: bool, celery: bool) -> tuple[Grant, list[Grant]]:
+def _producer(keys: _Keys, *, cancels: bool, celery: bool, letters: bool) -> tuple[Grant, list[Grant]]:
     once = [names.once_key(queue, "*") for queue in keys.queues]
     base = Grant(commands=f"{_ALL} subscribe unsubscribe", channels=[keys.result])
     grants = [
@@ -116,7 +135,13 @@ def _producer(keys: _Keys, *, cancels: bool, celery: bool) -> tuple[Grant, list[
         # enqueue.lua: the keys that it is given; then what it does.
         Grant(commands=_SCRIPTS, both=[names.QUEUES_KEY, *keys.of("counters"), *keys.of("delayed"), *keys.lists]),
         Grant(commands="lpush", write=keys.lists),
-        Grant(commands="hincrby", both=keys.of("counters")),
+        Grant(commands="lindex", read=keys.lists),
+        Grant(commands="exists", read=[*keys.lists, *keys.rings]),
+        Grant(commands="zadd zcard zscore", both=keys.rings),
+        Grant(commands="hincrby", both=[*keys.of("counters"), *keys.sums]),
+        Grant(commands="hget hmget hset hdel del", both=keys.sums),
+        Grant(commands="get set", both=[_MEMORY]),
+        Grant(commands="info"),
         Grant(commands="hsetnx", both=[names.QUEUES_KEY]),
         Grant(commands="get mget exists getrange", read=[keys.result, keys.record, *once]),
         Grant(commands="set", write=[keys.record, keys.upload, *once]),
@@ -127,7 +152,24 @@ def _producer(keys: _Keys, *, cancels: bool, celery: bool) -> tuple[Grant, list[
         grants += _cancelling(keys)
     if celery:
         grants += _celery_client(keys)
+    if letters:
+        grants += _undertaking(keys)
     return base, grants
+
+
+def _undertaking(keys: _Keys) -> list[Grant]:
+    """What letters.lua, replay.lua and drop.lua do; a replay forgets the job's failure."""
+    kept = [*keys.of("dead-letters"), *keys.of("dead-times")]
+    given = [names.QUEUES_KEY, *keys.of("counters"), *keys.of("delayed"), *kept, *keys.of("dead"), *keys.lists]
+    moved = [*keys.dead, keys.payload, keys.history]
+    return [
+        Grant(commands=_SCRIPTS, both=given),
+        Grant(commands="zadd zrem zscore zrevrangebyscore expire hget hset hdel hincrby", both=kept),
+        Grant(commands="lrange ltrim", both=keys.of("dead")),
+        Grant(commands="get exists lrange rename unlink expire rpush ltrim", both=moved),
+        Grant(commands="getrange", read=[keys.result]),
+        Grant(commands="del", write=[keys.result, _NONE]),
+    ]
 
 
 def _cancelling(keys: _Keys) -> list[Grant]:
@@ -136,7 +178,7 @@ def _cancelling(keys: _Keys) -> list[Grant]:
         Grant(commands=_SCRIPTS, both=[keys.result, keys.record]),
         Grant(commands="del", write=[keys.record, _NONE]),
         Grant(commands="set", write=[keys.result]),
-        Grant(commands="publish", channels=[keys.result]),
+        Grant(commands="publish", channels=[keys.result, *keys.of("cancelled")]),
         Grant(commands="zadd zremrangebyscore expire", both=keys.of("cancelled")),
     ]
 
@@ -154,21 +196,21 @@ def _worker(keys: _Keys, database: int) -> Grant:
     """One grant: a worker that may do all this to a queue's keys gains nothing by doing it in another way."""
     of_queues = [f"{names.PREFIX}*:{queue}{rest}" for queue in keys.queues for rest in ("", ":*", "|*")]
     shared = [names.QUEUES_KEY, names.LEASES_KEY, names.SEQUENCE_KEY, _NONE]
-    of_jobs = [keys.record, keys.payload, keys.blob, keys.result]
+    of_jobs = [keys.record, keys.payload, keys.blob, keys.result, keys.history, *keys.dead]
     of_celery = ["celery-taskset-meta-*", "_kombu.binding*", "unacked", "unacked_index", "unacked_mutex"]
     control = ["*.celery.pidbox*", "celeryev.*"]
     topics = [f"/{database}.{topic}" for topic in ("celery.pidbox", "celeryev", "celeryev/*", "celeryev/worker.*")]
     return Grant(
         commands=" ".join((_ALL, _SCRIPTS, *_WORKER_COMMANDS)),
         both=[*keys.lists, *of_queues, *shared, *of_jobs, *of_celery, *control],
-        channels=[keys.result, *topics],
+        channels=[keys.result, *keys.of("cancelled"), *topics],
     )
 
 
 #: By kind of key: strings and any, hashes, lists, sorted sets, sets, channels, and what has no key.
 _WORKER_COMMANDS: Final = (
     "get set setex mget getrange incr incrby strlen exists expire pexpire rename del unlink",
-    "hget hset hsetnx hdel hgetall hkeys hlen hexists hincrby",
+    "hget hmget hset hsetnx hdel hgetall hkeys hlen hexists hincrby",
     "lindex llen lrange lrem ltrim lpush rpush rpop blmove brpop",
     "zadd zcard zcount zrange zrangebyscore zrevrangebyscore zrem zremrangebyscore zscore",
     "sadd sismember smembers srem",

@@ -13,6 +13,7 @@ from pipemill.errors import (
     InferenceInterrupted,
     InvalidInput,
     JobCancelled,
+    JobExpired,
     OutOfMemory,
     RetryLimitReached,
     SourceUnavailable,
@@ -232,6 +233,20 @@ def test_a_retry_that_would_come_too_late_is_none(rig: Rig) -> None:
     with rig.running(lane), pytest.raises(SourceUnavailable):
         rig.result(job_id).get()
     assert rig.producer.reports()[0].dead == 0
+
+
+def test_a_job_whose_deadline_passes_while_it_waits_expires(rig: Rig) -> None:
+    """A retry that comes back too late isn't started."""
+    runner = Failing(SourceUnavailable("503"))
+    lane = rig.lane(runner)
+    lane.retry = LONG
+    (job_id,) = rig.put("word", expires=rig.broker.now() + 1_500)
+    with rig.running(lane):
+        until(lambda: rig.producer.reports()[0].parked, "it waits")
+        rig.broker.advance(2_000)
+        with pytest.raises(JobExpired):
+            rig.result(job_id).get()
+    assert runner.attempts == 1
 
 
 def test_a_job_that_waits_can_be_cancelled(rig: Rig) -> None:

@@ -1,6 +1,6 @@
 -- End leases, each only if the field is still the owner's: write the result, park, retry, or keep a dead letter.
 -- KEYS  1 lease hash · 2 counters · 3 delayed · 4 times of dead letters · 5 cancelled · 6 dead letters
--- ARGV  1 record prefix · 2 result prefix · 3 payload prefix · 4 history prefix · 5 incidents kept · 6 history TTL (s)
+-- ARGV  1 record prefix · 2 result prefix · 3 payload prefix · 4 history prefix · 5 incidents kept · 6 TTL of record and history (s)
 --       7 prefix of dead payloads · 8 prefix of dead histories
 --       9 dead letters kept · 10 their bytes, payloads included · 11 how long they are kept (s)
 --       then per job: field · id · outcome · how · value · TTL, due time or delay (s) · number of follow-ups
@@ -120,6 +120,9 @@ while i <= #ARGV do
     elseif how == 'retry' then
       note(id, value)
       wait(field, id, string.format('%.6f', now() + ttl))
+      -- Many long waits must not outlast what is remembered of the job.
+      redis.call('EXPIRE', ARGV[1] .. id, ARGV[6])
+      redis.call('EXPIRE', ARGV[3] .. id, 2 * ARGV[6])
     elseif id ~= '' then
       redis.call('SET', ARGV[1] .. id, 'd||', 'EX', ttl)
     end

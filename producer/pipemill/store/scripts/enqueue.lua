@@ -109,10 +109,14 @@ end
 
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
+-- Whether it could be ended here: a user who may not write results leaves that to the workers.
 local function end_expired(id)
   local document = ARGV[9] .. cjson.encode(id) .. '}'
-  redis.call('SET', ARGV[3] .. id, document, 'EX', info.result_ttl_seconds or 3600)
+  local done = redis.pcall('SET', ARGV[3] .. id, document, 'EX', info.result_ttl_seconds or 3600)
+  if done.err and (string.find(done.err, 'NOPERM', 1, true) or string.find(done.err, 'ACL failure', 1, true)) then return false end
+  if done.err then error(done.err) end
   redis.call('PUBLISH', ARGV[3] .. id, document)
+  return true
 end
 
 local met, pushed, expired, before = {'', 0, 0, 0, 0, 1}, 0, 0, depth
@@ -127,8 +131,7 @@ for i = 10, #ARGV, 6 do
     accepted[#accepted + 1] = known
   elseif redis.call('EXISTS', ARGV[2] .. id, ARGV[3] .. id) > 0 then
     accepted[#accepted + 1] = id
-  elseif deadline ~= '' and tonumber(deadline) < now then
-    end_expired(id)
+  elseif deadline ~= '' and tonumber(deadline) < now and end_expired(id) then
     if once ~= '' then redis.call('SET', once, id, 'EX', ARGV[5]) end
     expired = expired + 1
     accepted[#accepted + 1] = id
