@@ -7,11 +7,14 @@ pipeline, which the engine isolates to the job that caused it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pipemill_worker.policy.calibration import Bounds, Calibration
+
+#: The group of items that a lane's writer continues together, a token of each in every step.
+JOINS: Final = "joins"
 
 
 @dataclass(slots=True, eq=False)
@@ -40,8 +43,41 @@ class Prepared:
     state: Any = field(default=None)
 
 
+class ItemWriter(Protocol):
+    """Continues items of the group ``JOINS`` together: they join and leave between steps.
+
+    Called from one thread only, the one that owns the device.
+    """
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        ...
+
+    def offer(self, item: Item) -> bool:
+        """Let an item take part from the next step on; False when there is no room for it now."""
+        ...
+
+    def step(self) -> Sequence[tuple[Item, Any]]:
+        """Go one token further in every item; those that have ended with it, and their outputs."""
+        ...
+
+    def leave(self, items: Collection[Item]) -> None:
+        """Stop writing these."""
+        ...
+
+    def clear(self) -> None:
+        """Forget all items, after a step that failed."""
+        ...
+
+
 class PipelineRunner(Protocol):
     """One loaded pipeline, driven in stages."""
+
+    @property
+    def writer(self) -> ItemWriter | None:
+        """What continues items of the group ``JOINS``; ``None`` where there are none."""
+        ...
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
         """Validate and preprocess one job. Called from several threads at once.

@@ -13,7 +13,7 @@ from pipemill.store.base import JobStore, QueueInfo, Standing, Submission
 from pipemill.store.memory import MemoryBroker, MemoryJobStore, MemoryQueueStore
 from pipemill_worker.engine import Engine, EngineSettings, Hooks, Lane
 from pipemill_worker.policy.batching import BatchLimits
-from pipemill_worker.seams import Item, Prepared
+from pipemill_worker.seams import Item, ItemWriter, Prepared
 from tests.helpers import until
 
 QUEUE = "words"
@@ -21,6 +21,8 @@ QUEUE = "words"
 
 class Runner:
     """Upper-cases words; "bad" can't be prepared, "broken" raises in preprocessing, "poison" in the forward pass."""
+
+    writer: ItemWriter | None = None
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []

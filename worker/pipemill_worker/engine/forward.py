@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +15,8 @@ from pipemill.protocol import Outcome
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.prepare import inference_failed
 from pipemill_worker.engine.wiring import Wiring, log
-from pipemill_worker.engine.work import End, Entry, Work
+from pipemill_worker.engine.work import End, Entry
+from pipemill_worker.engine.writing import Writing, hand_out
 
 
 class DeviceLost(RuntimeError):
@@ -55,6 +57,11 @@ class Forward:
         self.underway: Pass | None = None
         #: The thread of this loop, once it runs.
         self.thread_id: int | None = None
+        self._writing = {
+            lane.name: Writing(lane, writer, wiring.hooks.is_revoked, self)
+            for lane in lanes
+            if (writer := lane.runner.writer) is not None
+        }
 
     def run(self) -> None:
         """Run batches until the engine stops; the batch that runs is finished."""
@@ -64,10 +71,18 @@ class Forward:
             self._ready.clear()
             while not self._wiring.stopping.is_set() and (lane := self._next_lane()):
                 self._run_lane(lane)
+        self._write_out()
+
+    def _write_out(self) -> None:
+        """Finish the texts that are being written, as long as the drain waits."""
+        for lane in self._lanes:
+            writing = self._writing.get(lane.name)
+            while writing is not None and lane.running and not self._wiring.closed.is_set():
+                self._pass_on(lane, writing.turn(stopping=True))
 
     def _next_lane(self) -> Lane | None:
         """A lane with waiting items; lanes take turns."""
-        waiting = next((lane for lane in self._lanes if lane.pool), None)
+        waiting = next((lane for lane in self._lanes if lane.has_work), None)
         if waiting is None:
             for lane in self._lanes:
                 lane.take_up()
@@ -77,31 +92,44 @@ class Forward:
         return waiting
 
     def _run_lane(self, lane: Lane) -> None:
-        wait = 0.0 if any(other.pool for other in self._lanes if other is not lane) else lane.wait_seconds()
+        if (writing := self._writing.get(lane.name)) is not None:
+            self._pass_on(lane, writing.turn())
+            return
+        wait = 0.0 if any(other.has_work for other in self._lanes if other is not lane) else lane.wait_seconds()
         if wait and self._ready.wait(wait):
             self._ready.clear()
             return  # Something came: look again.
         batch, ends = lane.next_batch(self._wiring.hooks.is_revoked)
         if batch:
             try:
-                ends += self._forward(lane, batch)
+                ends += self.run_batch(lane, batch)
             finally:
                 lane.running = []
+        self._pass_on(lane, ends)
+
+    @staticmethod
+    def _pass_on(lane: Lane, ends: list[End]) -> None:
         if ends:
             lane.to_end.put(ends)
 
-    def _forward(self, lane: Lane, batch: Sequence[Entry]) -> list[End]:
-        """Run one forward pass; when it fails, find out whose fault it was."""
-        started = time.perf_counter()
+    @contextmanager
+    def watching(self, lane: Lane, batch: Sequence[Entry]) -> Iterator[None]:
+        """Tell the watchdog of a pass over these items while it runs."""
         self.underway = Pass(lane=lane, batch=batch, since=time.monotonic(), predicted=lane.predicted_seconds(batch))
         try:
-            outputs = _outputs(lane, batch)
+            yield
         finally:
             self.underway = None
+
+    def run_batch(self, lane: Lane, batch: Sequence[Entry]) -> list[End]:
+        """Run one forward pass; when it fails, find out whose fault it was."""
+        started = time.perf_counter()
+        with self.watching(lane, batch):
+            outputs = _outputs(lane, batch)
         if isinstance(outputs, Exception):
             return self._isolate(lane, batch, outputs)
         lane.note_forward(batch, time.perf_counter() - started)
-        return _hand_out(batch, outputs, partial(lane.untimely, is_revoked=self._wiring.hooks.is_revoked))
+        return hand_out(batch, outputs, partial(lane.untimely, is_revoked=self._wiring.hooks.is_revoked))
 
     def _isolate(self, lane: Lane, batch: Sequence[Entry], error: Exception) -> list[End]:
         runner = lane.runner
@@ -140,7 +168,7 @@ class Forward:
         ends: list[End] = []
         for part in parts:
             alive = [entry for entry in part if not entry.work.ended]
-            ends += self._forward(lane, alive) if alive else []
+            ends += self.run_batch(lane, alive) if alive else []
         return ends
 
 
@@ -154,18 +182,3 @@ def _outputs(lane: Lane, batch: Sequence[Entry]) -> Sequence[Any] | Exception:
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
     return outputs
-
-
-def _hand_out(batch: Sequence[Entry], outputs: Sequence[Any], untimely: Callable[[Work], End | None]) -> list[End]:
-    """Give each job its outputs; the jobs that have them all, and those that were cancelled meanwhile."""
-    ends: list[End] = []
-    for entry, output in zip(batch, outputs, strict=True):
-        work = entry.work
-        whole = work.add_output(entry.index, output)
-        if work.ended:
-            continue
-        if (end := untimely(work)) is not None:
-            ends.append(end)
-        elif whole:
-            ends.append(End(work, Outcome.SUCCEEDED))
-    return ends

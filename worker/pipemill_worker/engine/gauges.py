@@ -61,6 +61,13 @@ class Gauges:
         self.cost += sum(costs)
         self.padded_cost += padded_cost(costs, packed=packed)
 
+    def note_step(self, items: int, ended: Sequence[int], seconds: float) -> None:
+        """A step over so many items ran, and items of these costs ended with it."""
+        self.batch_sizes[items] += 1
+        self.forward_seconds += seconds
+        self.cost += sum(ended)
+        self.padded_cost += sum(ended)
+
     def tick(self) -> None:
         """Follow the rates; called about once a second."""
         since, ended, forward = self._before

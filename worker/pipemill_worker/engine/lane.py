@@ -27,7 +27,7 @@ from pipemill_worker.policy.lookahead import jobs_ahead
 from pipemill_worker.policy.retries import NEVER, RetryPolicy
 from pipemill_worker.policy.turns import Turns
 from pipemill_worker.policy.waiting import Arrivals, wait_seconds
-from pipemill_worker.seams import PipelineRunner
+from pipemill_worker.seams import JOINS, PipelineRunner
 
 log = logging.getLogger("pipemill.engine")
 
@@ -270,7 +270,7 @@ class Lane:
         """Compose the next batch from the pool and take it out; with it, the ends of those whose time is over."""
         with self.changed:
             ends = self._drop(is_revoked)
-            waiting, limits = self._in_time()
+            waiting, limits = self._in_time() if self.runner.writer is None else (self._apart(), self.limits)
             batch = [waiting[index] for index in compose(waiting, limits)]
             if batch:
                 self._turns.note_taken(min(entry.turn for entry in batch))
@@ -296,6 +296,28 @@ class Lane:
             ends = self._drop(is_revoked)
             self._overload.gave_way = max(self._overload.gave_way - len(ends), 0)
             return ends
+
+    def _apart(self) -> list[Entry]:
+        """The items that can't be continued together with others."""
+        return [entry for entry in self.pool if entry.group != JOINS]
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the device has something to do for it."""
+        writer = self.runner.writer
+        return bool(self.pool) or (writer is not None and writer.busy)
+
+    def joiners(self) -> list[Entry]:
+        """Items that are to be continued together with those that are, most urgent first."""
+        with self.changed:
+            joining = [entry for entry in self.pool if entry.group == JOINS]
+            return sorted(joining, key=lambda entry: entry.urgency)
+
+    def take_out(self, entries: Sequence[Entry]) -> None:
+        """Take items out of the pool."""
+        with self.changed:
+            taken = set(map(id, entries))
+            self.pool = [entry for entry in self.pool if id(entry) not in taken]
 
     def _drop(self, is_revoked: Callable[[str], bool]) -> list[End]:
         """Take out of the pool, and of what was put aside, what was cancelled or has expired, or ended otherwise."""
@@ -365,6 +387,13 @@ class Lane:
             self.gauges.note_forward(costs, seconds, packed=self.limits.packed)
             self.model.observe(len(costs), padded_cost(costs, packed=self.limits.packed), seconds)
             for entry in batch:
+                entry.work.ran_at = time.monotonic()
+
+    def note_step(self, items: int, ended: Sequence[Entry], seconds: float) -> None:
+        """Count a step of items that are continued together, of which some ended with it."""
+        with self.changed:
+            self.gauges.note_step(items, [entry.cost for entry in ended], seconds)
+            for entry in ended:
                 entry.work.ran_at = time.monotonic()
 
     def update_rate(self) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 from pipemill_worker.pipelines.settings import ECHO_TASK
 from pipemill_worker.policy.calibration import Bounds, Calibration
-from pipemill_worker.seams import Item, Prepared
+from pipemill_worker.seams import Item, ItemWriter, Prepared
 
 
 class EchoRunner:
     """A ``PipelineRunner`` that answers every job with its inputs."""
+
+    writer: ItemWriter | None = None
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:  # noqa: ARG002 - the seam's signature
         """One item; every job may share a batch with every other."""

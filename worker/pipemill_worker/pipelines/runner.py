@@ -39,8 +39,9 @@ from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings, Va
 from pipemill_worker.pipelines.staged import Plan, Stages, StagesPerThread
 from pipemill_worker.pipelines.underway import Underway, watched
 from pipemill_worker.pipelines.warming import SelfCheck, warm_up
+from pipemill_worker.pipelines.writing.items import PipelineWriter
 from pipemill_worker.policy.calibration import Bounds, Calibration
-from pipemill_worker.seams import Item, Prepared
+from pipemill_worker.seams import JOINS, Item, Prepared
 
 #: Numbers of an image or a sound that cost about as much as a token: the 16 × 16 × 3 of a vision transformer's patch.
 NUMBERS_PER_TOKEN: Final = 768
@@ -101,6 +102,8 @@ class TransformersRunner:
         self._tokenizer_limit = getattr(pipe.tokenizer, "model_max_length", 0)
         self._chats = has_chat_template(pipe)
         self._threads = StagesPerThread(pipe, threading.Lock())
+        #: Continues prompts together; ``None`` where there are none, or their answers then differ.
+        self.writer = PipelineWriter(pipe.model, lambda: self._threads.stages) if self._may_join() else None
 
     @property
     def sharing(self) -> Sharing:
@@ -130,13 +133,16 @@ class TransformersRunner:
         if seed is not None:  # One row of random numbers goes through all of them.
             bundle = tuple(item.payload for item in items)
             payload = Payload(inputs={}, length=0, forward={}, seed=seed, loads=plan.loads, bundle=bundle)
-            items = [Item(None, max(item.cost for item in items), payload)]
+            joins = len(items) == 1 and items[0].group == JOINS
+            items = [Item(JOINS if joins else None, max(item.cost for item in items), payload)]
         notes = _Notes(plan=plan, inputs=inputs, parameters=parameters, counts=counts, bundled=seed is not None)
         return Prepared(items, notes)
 
     def forward(self, items: Sequence[Item]) -> Sequence[Any]:
         """Run one forward pass over items with equal group keys; one output per item, in order."""
         payloads: list[Payload] = [item.payload for item in items]
+        if self.writer is not None and len(items) > 1 and items[0].group == JOINS:
+            return self.writer.write_all(items)
         # Speech is cut into windows of its own, and those that are done leave the batch.
         with self._underway.holding(items, by_row=self.task != "automatic-speech-recognition"):
             if bundle := payloads[0].bundle:  # It runs alone.
@@ -188,11 +194,18 @@ class TransformersRunner:
 
         Called before the first job is prepared.
         """
-        if self._packing is None:
+        if self.writer is not None:
+            self.writer = None
+        elif self._packing is None:
             self._rule = self._rule.narrowed()
         else:
             self._packing.undo()
             self._packing = None
+
+    def _may_join(self) -> bool:
+        """Whether the model continues a text token by token from keys and values alone."""
+        reads_alone = self.task == "text-generation" and not self.pipe.model.config.is_encoder_decoder
+        return self._generates and reads_alone and not self._settings.compile
 
     def _pack(self) -> Packing:
         # A product of other sizes is rounded otherwise, which shows in coarse numbers; compiled layers stay as is.
@@ -252,6 +265,7 @@ class TransformersRunner:
             "dtype": str(model.dtype).removeprefix("torch."),
             "architecture": type(model).__name__,
             "sharing": self.sharing.value,
+            "writes_together": self.writer is not None,
             "max_tokens": self.token_limit,
             "self_check": None if self._check is None else self._check.describe(),
         }
@@ -307,6 +321,8 @@ class TransformersRunner:
             alone = True
         self._check_parts(chunk)
         key = None if alone else group_key(chunk, plan.forward, self._rule)
+        if self.writer is not None and self.writer.takes(chunk, plan.forward):
+            key = JOINS
         return Item(key, _cost(chunk, length), Payload(inputs=chunk, length=length, forward=plan.forward))
 
     def _check_writing(self, length: int, settings: Mapping[str, Any]) -> None:

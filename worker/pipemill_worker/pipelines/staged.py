@@ -20,6 +20,7 @@ import torch
 from transformers.pipelines.base import ChunkPipeline
 
 from pipemill_worker.pipelines.settings import LoadedPipeline
+from pipemill_worker.pipelines.writing.draft import Draft, Drafter
 
 #: What of a pipeline turns inputs into tensors; each thread has its own.
 PREPROCESSORS: Final = ("tokenizer", "processor", "image_processor", "feature_extractor", "video_processor")
@@ -164,11 +165,26 @@ class Stages:
 
     def forward(self, model_inputs: dict[str, Any], parameters: Mapping[str, Any]) -> Any:
         """The model's outputs, on the CPU. ``model_inputs`` stays as it is."""
+        return self._pipe.forward(model_inputs, **self._forward_arguments(parameters))
+
+    def draft(self, model_inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> Draft | None:
+        """What ``forward`` would start writing from; ``None`` where it writes otherwise than token after token."""
+        return self._drafter.draft(model_inputs, self._forward_arguments(parameters))
+
+    def written(self, model_inputs: Mapping[str, Any], parameters: Mapping[str, Any], ids: torch.Tensor) -> Any:
+        """What ``forward`` gives when its model writes these rows, [rows, tokens]."""
+        return self._drafter.outputs(model_inputs, self._forward_arguments(parameters), ids)
+
+    @functools.cached_property
+    def _drafter(self) -> Drafter:
+        return Drafter(self._pipe)
+
+    def _forward_arguments(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         arguments = fresh(parameters)
         for settings in _holders(arguments):
             if settings.get("tokenizer") is OwnTokenizer:
                 settings["tokenizer"] = self._pipe.tokenizer or self._pipe.processor.tokenizer
-        return self._pipe.forward(model_inputs, **arguments)
+        return arguments
 
     def answer(self, plan: Plan, inputs: Any, parameters: Mapping[str, Any], outputs: Sequence[Sequence[Any]]) -> Any:
         """Postprocess each input's outputs (one per item) and shape them as the pipeline's ``__call__`` would."""

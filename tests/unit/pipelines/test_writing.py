@@ -1,0 +1,188 @@
+"""Prompts continued together, over the trained generator that ships with the worker: ties don't decide there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from pipemill.catalogue.model import QueueSettings
+from pipemill.errors import InvalidInput
+from pipemill_worker.pipelines import load_runner
+from pipemill_worker.pipelines.runner import TransformersRunner
+from pipemill_worker.pipelines.writing.items import PipelineWriter
+from pipemill_worker.pipelines.writing.slab import Slab
+from pipemill_worker.seams import JOINS, Item
+
+TEXT = "the food was good and I will come again because service is slow but the price is fine really"
+WORDS = TEXT.split()
+
+#: Ways to write, of which each needs something of its own: processors, chance, what stops it, how many rows.
+WAYS: tuple[Mapping[str, Any], ...] = (
+    {"do_sample": False},
+    {"do_sample": False, "repetition_penalty": 1.3},
+    {"do_sample": False, "no_repeat_ngram_size": 2, "min_new_tokens": 2},
+    {"do_sample": False, "stop_sequence": "."},
+    {"do_sample": False, "return_full_text": False},
+    {"seed": 1},
+    {"do_sample": True, "seed": 2, "temperature": 0.7},
+    {"do_sample": True, "seed": 3, "temperature": 0.7},
+    {"do_sample": True, "seed": 4, "top_k": 5, "temperature": 1.4},
+    {"do_sample": True, "seed": 5, "top_p": 0.8, "repetition_penalty": 1.2},
+    {"do_sample": True, "seed": 6, "num_return_sequences": 3},
+)
+
+
+@cache
+def runner() -> TransformersRunner:
+    """The demo's generator, warmed up."""
+    settings = QueueSettings.model_validate(
+        {"task": "text-generation", "model": "builtin:generator", "device": "cpu"}, context={"folder": None}
+    )
+    made = load_runner("generator", settings, threads=1)
+    assert isinstance(made, TransformersRunner)
+    made.warm_up()
+    return made
+
+
+@pytest.fixture
+def writer() -> Iterator[PipelineWriter]:
+    """Its writer, left as it was."""
+    made = runner().writer
+    assert made is not None
+    yield made
+    made.clear()
+
+
+def prompts(count: int) -> list[tuple[str, dict[str, Any]]]:
+    """Prompts of all lengths and ways to write."""
+    rng = random.Random(count)
+    made = []
+    for number in range(count):
+        text = " ".join(rng.choices(WORDS, k=rng.randint(1, 14)))
+        made.append((text, {"max_new_tokens": rng.choice([2, 3, 9, 25]), **WAYS[number % len(WAYS)]}))
+    return made
+
+
+def direct(text: str, parameters: Mapping[str, Any]) -> Any:
+    """What the pipeline itself answers."""
+    own = dict(parameters)
+    if (seed := own.pop("seed", None)) is not None:
+        torch.manual_seed(seed)
+    pipe: Any = runner().pipe
+    return pipe(text, **own)
+
+
+def item_of(text: str, parameters: Mapping[str, Any]) -> tuple[Any, Item]:
+    """A job, prepared, and its one item."""
+    prepared = runner().prepare(text, parameters)
+    (item,) = prepared.items
+    return prepared, item
+
+
+def written(writer: PipelineWriter, items: Sequence[Item], arrive: int) -> dict[int, Any]:
+    """The outputs of items of which ``arrive`` come with every step, by their place."""
+    places = {id(item): place for place, item in enumerate(items)}
+    waiting, outputs = list(items), dict[int, Any]()
+    while waiting or writer.busy:
+        for _ in range(arrive):
+            if waiting and writer.offer(waiting[0]):
+                del waiting[0]
+        outputs.update((places[id(item)], output) for item, output in writer.step())
+    return outputs
+
+
+@pytest.mark.parametrize("arrive", [1, 5, 100])
+def test_every_prompt_is_answered_as_alone(writer: PipelineWriter, arrive: int) -> None:
+    """Whatever joins and leaves beside it, each job's answer is that of its own direct call, with its own seed."""
+    jobs = prompts(44)
+    prepared, items = zip(*(item_of(*job) for job in jobs), strict=True)
+    assert {item.group for item in items} == {JOINS}
+    outputs = written(writer, items, arrive)
+    for place, job in enumerate(jobs):
+        assert runner().finish(prepared[place], [outputs[place]]) == direct(*job)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}, {"num_beams": 2, "do_sample": True}]
+)
+def test_beams_are_searched_apart(parameters: dict[str, Any]) -> None:
+    """What isn't written one token after the other doesn't join."""
+    _, item = item_of("the food was", {"max_new_tokens": 4, **parameters})
+    assert item.group != JOINS
+
+
+def test_prompts_that_leave_disturb_nobody(writer: PipelineWriter) -> None:
+    """Of eight prompts three are stopped in the middle; the five others are answered as alone."""
+    jobs = [(" ".join(WORDS[: 1 + number]), {"max_new_tokens": 12, "do_sample": False}) for number in range(8)]
+    prepared, items = zip(*(item_of(*job) for job in jobs), strict=True)
+    assert all(writer.offer(item) for item in items)
+    for _ in range(4):
+        assert writer.step() == []
+    writer.leave([items[place] for place in (0, 4, 7)])
+    outputs: dict[int, Any] = {}
+    while writer.busy:
+        outputs.update((id(item), output) for item, output in writer.step())
+    assert outputs.keys() == {id(items[place]) for place in (1, 2, 3, 5, 6)}
+    for place in (1, 2, 3, 5, 6):
+        assert runner().finish(prepared[place], [outputs[id(items[place])]]) == direct(*jobs[place])
+
+
+def test_no_more_join_than_memory_holds() -> None:
+    """Tokens are set aside for all that a prompt may write; who finds no room waits, and is answered as alone."""
+    model, threads = runner().pipe.model, runner()._threads
+    small = PipelineWriter(model, lambda: threads.stages, max_tokens=100)
+    jobs = [(" ".join(WORDS[:5]), {"max_new_tokens": 20, "do_sample": False}) for _ in range(7)]
+    prepared, items = zip(*(item_of(*job) for job in jobs), strict=True)
+    at_once = sum(small.offer(item) for item in items)
+    assert 1 < at_once < 7
+    small.clear()
+    outputs = written(small, items, 7)
+    assert [runner().finish(each, [outputs[place]]) for place, each in enumerate(prepared)] == [
+        direct(*job) for job in jobs
+    ]
+
+
+def test_a_prompt_that_never_fits_is_refused_at_the_door() -> None:
+    """Who wants more than all memory for keys and values is told so, and what to ask for."""
+    model, threads = runner().pipe.model, runner()._threads
+    small = PipelineWriter(model, lambda: threads.stages, max_tokens=30)
+    _, item = item_of("the food was", {"max_new_tokens": 50})
+    with pytest.raises(InvalidInput, match=r"don't fit into the 30 tokens .* lower max_new_tokens"):
+        small.takes(item.payload.inputs, item.payload.forward)
+
+
+def test_a_long_prompt_is_read_in_parts(writer: PipelineWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a long prompt is read, others go on at every step; both are answered as alone."""
+    monkeypatch.setattr("pipemill_worker.pipelines.writing.writer.READ_AT_ONCE", 8)
+    jobs = [
+        ("the food", {"max_new_tokens": 12, "do_sample": False}),
+        (" ".join(3 * WORDS), {"max_new_tokens": 5, "do_sample": False}),
+    ]
+    prepared, items = zip(*(item_of(*job) for job in jobs), strict=True)
+    assert items[1].payload.length > 3 * 8
+    outputs = written(writer, items, 2)
+    assert [runner().finish(each, [outputs[place]]) for place, each in enumerate(prepared)] == [
+        direct(*job) for job in jobs
+    ]
+
+
+def test_a_slab_moves_its_last_row_into_the_gap() -> None:
+    """Rows stay side by side: who is dropped is replaced by the last, with its own keys, values and length."""
+    from transformers.cache_utils import DynamicCache  # noqa: PLC0415 - only here
+
+    slab = Slab()
+    for row, length in enumerate((2, 5, 3)):
+        cache: Any = DynamicCache()
+        cache.update(torch.full((1, 1, length, 2), float(row)), torch.full((1, 1, length, 2), -float(row)), 0)
+        assert slab.add(cache, 0) == row
+    assert slab.drop(0) == 2
+    assert slab.lengths == [3, 5]
+    keys, values = slab.cache.layers[0].keys, slab.cache.layers[0].values
+    assert keys[0, 0, :3].eq(2).all()
+    assert values[0, 0, :3].eq(-2).all()
+    assert keys[1, 0, :5].eq(1).all()

@@ -1,0 +1,190 @@
+"""The loop: prompts join, every step writes one token in each row, and a prompt leaves when its rows have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Sequence
+from typing import Any, Final
+
+import torch
+from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
+
+from pipemill_worker.pipelines.writing.choosing import alike, next_tokens
+from pipemill_worker.pipelines.writing.draft import Draft
+from pipemill_worker.pipelines.writing.slab import Slab
+
+#: Tokens of prompts read between two steps, so that texts that are being written never stall for long.
+READ_AT_ONCE: Final = 256
+
+
+class _Prompt:
+    """A prompt that is being read or continued."""
+
+    def __init__(self, key: Hashable, draft: Draft, generator: torch.Generator | None) -> None:
+        rows, length = draft.ids.shape
+        self.key = key
+        self.draft = draft
+        self.generator = generator
+        self.processors = draft.processors
+        self.draws = bool(draft.config.do_sample)
+        self.alike = alike(draft.processors, draws=self.draws)
+        #: Tokens of the prompt that were read.
+        self.read = 0
+        #: Rows of the slab, once it is read.
+        self.places: list[int] = []
+        self.ended = [False] * rows
+        self._length = length
+        self._last: list[int] = []
+        self._ids = draft.ids.new_empty((rows, max(draft.most_tokens, length + 1)))
+        self._ids[:, :length] = draft.ids
+        kinds = {type(each) for each in draft.criteria}
+        self._plain = kinds <= {EosTokenCriteria, MaxLengthCriteria}
+        ends = draft.config._eos_token_tensor  # noqa: SLF001 - where generate itself keeps it
+        self._ends = frozenset() if ends is None else frozenset(ends.reshape(-1).tolist())
+        pad = draft.config._pad_token_tensor  # noqa: SLF001 - as above
+        self._pad = int(pad) if pad is not None and EosTokenCriteria in kinds else None
+
+    @property
+    def rows(self) -> int:
+        return len(self.ended)
+
+    @property
+    def ids(self) -> torch.Tensor:
+        return self._ids[:, : self._length]
+
+    @property
+    def last(self) -> list[int]:
+        """Each row's last token."""
+        return self._last
+
+    def take(self, tokens: Sequence[int]) -> bool:
+        """Write a token in each row; whether all rows have ended."""
+        if self._pad is not None:
+            tokens = [self._pad if over else token for token, over in zip(tokens, self.ended, strict=True)]
+        self._last = list(tokens)
+        self._ids[:, self._length] = torch.tensor(self._last, device=self._ids.device)
+        self._length += 1
+        if self._plain:
+            full = self._length >= self.draft.most_tokens
+            now = [full or token in self._ends for token in tokens]
+        else:
+            now = self.draft.criteria(self.ids, None).tolist()
+        self.ended = [before or after for before, after in zip(self.ended, now, strict=True)]
+        return all(self.ended)
+
+
+class Writer:
+    """Continues prompts together. Used by one thread, the one that owns the device."""
+
+    def __init__(self, model: Any, *, max_rows: int, max_tokens: int) -> None:
+        self._model = model
+        self._max_rows = max_rows
+        #: Most tokens whose keys and values are kept, in all rows together.
+        self._max_tokens = max_tokens
+        self._slab = Slab()
+        self._reading: list[_Prompt] = []
+        self._writing: list[_Prompt] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self._reading or self._writing)
+
+    def can_ever(self, draft: Draft) -> bool:
+        """Whether a prompt fits at all."""
+        rows: int = draft.ids.shape[0]
+        return rows <= self._max_rows and rows * draft.most_tokens <= self._max_tokens
+
+    def has_room(self, draft: Draft) -> bool:
+        """Whether a prompt can join now: memory is set aside for all that it may write, so none is ever sent away."""
+        prompts = [*self._reading, *self._writing]
+        rows = sum(each.rows for each in prompts) + draft.ids.shape[0]
+        longest = max([draft.most_tokens, *(each.draft.most_tokens for each in prompts)])
+        return rows <= self._max_rows and rows * longest <= self._max_tokens
+
+    def join(self, key: Hashable, draft: Draft, generator: torch.Generator | None = None) -> None:
+        """Let a prompt take part from the next step on."""
+        self._reading.append(_Prompt(key, draft, generator))
+
+    @torch.inference_mode()
+    def leave(self, keys: Collection[Hashable]) -> None:
+        """Stop writing these."""
+        self._reading = [each for each in self._reading if each.key not in keys]
+        for each in [each for each in self._writing if each.key in keys]:
+            self._drop(each)
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Hashable, torch.Tensor]]:
+        """One token more in each row; the prompts that have ended with it.
+
+        Each with its tokens, [rows, tokens], the prompt's included, filled up to its longest row.
+        """
+        prompts, logits = self._written()
+        fresh, first = self._read()
+        prompts, logits = prompts + fresh, logits + first
+        ended: list[tuple[Hashable, torch.Tensor]] = []
+        for prompt, tokens in zip(prompts, next_tokens(prompts, logits), strict=True):
+            if prompt.take(tokens):
+                ended.append((prompt.key, prompt.ids.clone()))
+                self._drop(prompt)
+            elif not prompt.places:
+                self._settle(prompt)
+        return ended
+
+    def _written(self) -> tuple[list[_Prompt], list[torch.Tensor]]:
+        """The logits of the next token of all that is being written."""
+        if not self._writing:
+            return [], []
+        tokens = [0] * self._slab.rows
+        for prompt in self._writing:
+            for place, token in zip(prompt.places, prompt.last, strict=True):
+                tokens[place] = token
+        outputs = self._model(**self._slab.inputs(tokens), use_cache=True, return_dict=True)
+        self._slab.step()
+        logits = outputs.logits[:, -1]
+        return list(self._writing), [logits[prompt.places] for prompt in self._writing]
+
+    def _read(self) -> tuple[list[_Prompt], list[torch.Tensor]]:
+        """Read prompts, as much as fits between two steps; those that were read to their end, and their logits."""
+        read: list[_Prompt] = []
+        logits: list[torch.Tensor] = []
+        left = READ_AT_ONCE
+        while self._reading and left > 0:
+            prompt = self._reading[0]
+            until = min(prompt.read + max(left // prompt.rows, 1), prompt.draft.ids.shape[1])
+            left -= (until - prompt.read) * prompt.rows
+            outputs = self._pass(prompt, until)
+            if prompt.read == prompt.draft.ids.shape[1]:
+                read.append(self._reading.pop(0))
+                logits.append(outputs.logits[:, -1])
+        return read, logits
+
+    def _pass(self, prompt: _Prompt, until: int) -> Any:
+        """Read a prompt on, up to some token."""
+        draft = prompt.draft
+        given = {**draft.model_kwargs, "position_ids": draft.model_kwargs["position_ids"][:, :until]}
+        inputs = self._model.prepare_inputs_for_generation(
+            draft.ids[:, :until],
+            next_sequence_length=until - prompt.read,
+            is_first_iteration=prompt.read == 0,
+            **given,
+        )
+        outputs = self._model(**inputs, return_dict=True)
+        prompt.read = until
+        return outputs
+
+    def _settle(self, prompt: _Prompt) -> None:
+        """Give a prompt that was read its rows of the slab."""
+        cache = prompt.draft.model_kwargs["past_key_values"]
+        prompt.places = [self._slab.add(cache, row) for row in range(prompt.rows)]
+        prompt.draft.model_kwargs = {}
+        self._writing.append(prompt)
+
+    def _drop(self, prompt: _Prompt) -> None:
+        """Free a prompt's rows."""
+        if prompt in self._writing:
+            self._writing.remove(prompt)
+        while prompt.places:
+            place = prompt.places.pop()
+            moved = self._slab.drop(place)
+            for other in [*self._writing, prompt]:
+                other.places = [place if each == moved else each for each in other.places]
