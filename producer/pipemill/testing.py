@@ -37,8 +37,9 @@ from pipemill.protocol import (
     message_id,
 )
 from pipemill.store.base import Completion, Leased, QueueInfo
-from pipemill.store.memory import MemoryBroker, MemoryJobStore, MemoryQueueStore
+from pipemill.store.memory import MemoryBroker, MemoryJobStore
 from pipemill.store.memory_aio import AsyncMemoryQueueStore
+from pipemill.store.memory_queues import MemoryQueueStore
 
 __all__ = ["MemoryBroker", "announce", "answering", "async_client", "client"]
 

@@ -21,8 +21,9 @@ from pipemill.store.base import BlobStore
 from pipemill.store.blobs import MemoryBlobs
 from pipemill.store.files import FileBlobs, TieredBlobs
 from pipemill.store.jobs import RedisJobStore
-from pipemill.store.memory import MemoryBroker, MemoryJobStore, MemoryQueueStore
+from pipemill.store.memory import MemoryBroker, MemoryJobStore
 from pipemill.store.memory_aio import AsyncMemoryQueueStore
+from pipemill.store.memory_queues import MemoryQueueStore
 from pipemill.store.queues import RedisQueueStore
 from pipemill.store.redis_blobs import RedisBlobs
 from tests.helpers import PATIENCE_SECONDS

@@ -13,7 +13,8 @@ import redis
 from pipemill.protocol import message_bytes, message_id, names
 from pipemill.store.base import Accepted, QueueInfo
 from pipemill.store.jobs import RedisJobStore
-from pipemill.store.memory import MemoryBroker, MemoryQueueStore
+from pipemill.store.memory import MemoryBroker
+from pipemill.store.memory_queues import MemoryQueueStore
 from pipemill.store.queues import RedisQueueStore
 from tests.integration import test_store_contract as contract
 from tests.integration.test_store_contract import QUEUE, Rig, ids, status, submission

@@ -30,7 +30,8 @@ from pipemill.store.aio_queues import AsyncRedisQueueStore
 from pipemill.store.base import Completion, JobStore, QueueInfo, QueueStore, Submission, Taken
 from pipemill.store.connection import connect
 from pipemill.store.jobs import RedisJobStore
-from pipemill.store.memory import MemoryBroker, MemoryJobStore, MemoryQueueStore
+from pipemill.store.memory import MemoryBroker, MemoryJobStore
+from pipemill.store.memory_queues import MemoryQueueStore
 from pipemill.store.queues import RedisQueueStore
 from tests.helpers import until
 from tests.users import denied, url_as, users

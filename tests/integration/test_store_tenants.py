@@ -14,7 +14,8 @@ import redis
 from pipemill.protocol import Outcome, encode_arguments, encode_message, message_id, names
 from pipemill.store.base import Completion, JobStore, QueueInfo, QueueReport, QueueStore, Submission
 from pipemill.store.jobs import RedisJobStore
-from pipemill.store.memory import MemoryBroker, MemoryJobStore, MemoryQueueStore
+from pipemill.store.memory import MemoryBroker, MemoryJobStore
+from pipemill.store.memory_queues import MemoryQueueStore
 from pipemill.store.queues import RedisQueueStore
 from tests.integration import test_store_contract as contract
 from tests.integration.test_store_contract import LEASE, QUEUE, Rig, ids, status

@@ -16,8 +16,9 @@ from pipemill.aio import AsyncClient
 from pipemill.client import Client
 from pipemill.protocol import JobStatus, Outcome, decode_message, encode_failure, encode_success, names
 from pipemill.store.base import Accepted, Completion, QueueInfo, Standing, Submission, Taken
-from pipemill.store.memory import MemoryBroker, MemoryJobStore, MemoryQueueStore
+from pipemill.store.memory import MemoryBroker, MemoryJobStore
 from pipemill.store.memory_aio import AsyncMemoryQueueStore
+from pipemill.store.memory_queues import MemoryQueueStore
 from tests.helpers import PATIENCE_SECONDS, until
 from tests.unit.blocking import Blocking
 

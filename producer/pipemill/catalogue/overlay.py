@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipemill.catalogue.broker import BrokerUrl
 from pipemill.catalogue.mistakes import Mistake
-from pipemill.catalogue.model import (
-    Device,
+from pipemill.catalogue.model import Device
+from pipemill.catalogue.worker import (
     DrainSeconds,
     HealthHost,
     HealthPort,

@@ -9,18 +9,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipemill.address import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
-from pipemill.catalogue.model import (
-    BatchSettings,
-    BlobSettings,
-    Catalogue,
-    LimitSettings,
-    QueueSettings,
-    UrlSettings,
-    WorkerSettings,
-)
+from pipemill.catalogue.model import BatchSettings, BlobSettings, Catalogue, LimitSettings, QueueSettings, UrlSettings
 from pipemill.catalogue.overlay import CATALOGUE_VARIABLE, Overlay, variable_of
 from pipemill.catalogue.retry import RetrySettings
 from pipemill.catalogue.signing import SigningSettings
+from pipemill.catalogue.worker import WorkerSettings
 from pipemill.parameters import PARAMETERS, REQUIRED
 from pipemill.parameters.generation import Generation
 from pipemill.protocol.names import KEYS_FILE_VARIABLE, KEYS_VARIABLE

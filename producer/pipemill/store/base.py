@@ -1,8 +1,7 @@
 """The seam between pipemill and its broker: what a store does, whatever it is made of.
 
-Two sides of one store. A ``JobStore`` is what one lane of a worker needs: it takes jobs under a lease and ends leases.
-A ``QueueStore`` (and its asynchronous twin) is what a producer needs: it enqueues and looks results up. The in-memory
-double in ``pipemill.store.memory`` has both; one contract test runs over it and over real servers.
+A ``JobStore`` is what one lane of a worker needs, a ``QueueStore`` (and its asynchronous twin) what a producer needs.
+One contract test runs over those in memory and over real servers.
 """
 
 from __future__ import annotations

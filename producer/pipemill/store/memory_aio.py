@@ -9,7 +9,8 @@ from typing import Final
 
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.dead import DeadLetter, Replay
-from pipemill.store.memory import MemoryBroker, MemoryQueueStore
+from pipemill.store.memory import MemoryBroker
+from pipemill.store.memory_queues import MemoryQueueStore
 
 #: How often a waiting producer looks, in seconds: nothing wakes an event loop from another thread's job.
 LOOK_AGAIN_SECONDS: Final = 0.005

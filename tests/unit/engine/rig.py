@@ -10,7 +10,8 @@ from typing import Any
 from pipemill.errors import BrokerUnavailable, InvalidInput
 from pipemill.protocol import Result, encode_arguments, encode_message
 from pipemill.store.base import JobStore, QueueInfo, Standing, Submission
-from pipemill.store.memory import MemoryBroker, MemoryJobStore, MemoryQueueStore
+from pipemill.store.memory import MemoryBroker, MemoryJobStore
+from pipemill.store.memory_queues import MemoryQueueStore
 from pipemill_worker.engine import Engine, EngineSettings, Hooks, Lane
 from pipemill_worker.policy.batching import BatchLimits
 from pipemill_worker.seams import Item, ItemWriter, Prepared

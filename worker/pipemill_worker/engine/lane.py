@@ -307,18 +307,6 @@ class Lane:
         writer = self.runner.writer
         return bool(self.pool) or (writer is not None and writer.busy)
 
-    def joiners(self) -> list[Entry]:
-        """Items that are to be continued together with those that are, most urgent first."""
-        with self.changed:
-            joining = [entry for entry in self.pool if entry.group == JOINS]
-            return sorted(joining, key=lambda entry: entry.urgency)
-
-    def take_out(self, entries: Sequence[Entry]) -> None:
-        """Take items out of the pool."""
-        with self.changed:
-            taken = set(map(id, entries))
-            self.pool = [entry for entry in self.pool if id(entry) not in taken]
-
     def _drop(self, is_revoked: Callable[[str], bool]) -> list[End]:
         """Take out of the pool, and of what was put aside, what was cancelled or has expired, or ended otherwise."""
         ends: list[End] = []
@@ -387,13 +375,6 @@ class Lane:
             self.gauges.note_forward(costs, seconds, packed=self.limits.packed)
             self.model.observe(len(costs), padded_cost(costs, packed=self.limits.packed), seconds)
             for entry in batch:
-                entry.work.ran_at = time.monotonic()
-
-    def note_step(self, items: int, ended: Sequence[Entry], seconds: float) -> None:
-        """Count a step of items that are continued together, of which some ended with it."""
-        with self.changed:
-            self.gauges.note_step(items, [entry.cost for entry in ended], seconds)
-            for entry in ended:
                 entry.work.ran_at = time.monotonic()
 
     def update_rate(self) -> None:

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from operator import attrgetter
 from typing import Any, Protocol
 
 from pipemill.protocol import Outcome
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.wiring import log
 from pipemill_worker.engine.work import End, Entry, Work
-from pipemill_worker.seams import ItemWriter
+from pipemill_worker.seams import JOINS, ItemWriter
 
 
 class Device(Protocol):
@@ -64,13 +65,13 @@ class Writing:
 
     def _join(self) -> None:
         joined: list[Entry] = []
-        for entry in self._lane.joiners():
+        for entry in _joiners(self._lane):
             if not self._writer.offer(entry.item):
                 break
             entry.work.started = True
             joined.append(entry)
         if joined:
-            self._lane.take_out(joined)
+            _take_out(self._lane, joined)
             self._lane.running = [*self._lane.running, *joined]
 
     def _step(self) -> list[End]:
@@ -83,7 +84,7 @@ class Writing:
         seconds = time.perf_counter() - started
         self._stepped += seconds
         ended = [entry for entry in lane.running if id(entry.item) in finished]
-        lane.note_step(len(lane.running), ended, seconds)
+        _note_step(lane, ended, seconds)
         lane.running = [entry for entry in lane.running if id(entry.item) not in finished]
         outputs = [finished[id(entry.item)] for entry in ended]
         return hand_out(ended, outputs, partial(lane.untimely, is_revoked=self._is_revoked))
@@ -114,6 +115,27 @@ class Writing:
             lane.running = writing
         self._stepped, self._apart = 0.0, time.perf_counter() - started
         return ends
+
+
+def _note_step(lane: Lane, ended: Sequence[Entry], seconds: float) -> None:
+    """Count a step over all that is written, of which some ended with it."""
+    with lane.changed:
+        lane.gauges.note_step(len(lane.running), [entry.cost for entry in ended], seconds)
+        for entry in ended:
+            entry.work.ran_at = time.monotonic()
+
+
+def _joiners(lane: Lane) -> list[Entry]:
+    """Items of the pool that are to be written together, most urgent first."""
+    with lane.changed:
+        return sorted((entry for entry in lane.pool if entry.group == JOINS), key=attrgetter("urgency", "turn"))
+
+
+def _take_out(lane: Lane, entries: Sequence[Entry]) -> None:
+    """Take items out of the pool."""
+    with lane.changed:
+        taken = set(map(id, entries))
+        lane.pool = [entry for entry in lane.pool if id(entry) not in taken]
 
 
 def hand_out(batch: Sequence[Entry], outputs: Sequence[Any], untimely: Callable[[Work], End | None]) -> list[End]:
