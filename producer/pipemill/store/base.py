@@ -94,8 +94,7 @@ class Standing:
 
     #: Set when it has ended.
     result: Result | None = None
-    #: The queue of a job that hasn't ended; None if there is no trace of it.
-    queue: str | None = None
+    queue: str | None = None  #: Of a job that hasn't ended; None if there is no trace of it.
     running: bool = False
     #: How many jobs were to be taken before it, at last sight; None unless it waits in its list.
     position: int | None = None
