@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def free_pair() -> int:
+    """The first of two neighbouring ports on which nobody listens."""
+    while True:
+        first = free_port()
+        with socket.socket() as probe, suppress(OSError, OverflowError):
+            probe.bind(("127.0.0.1", first + 1))
+            return first
 
 
 def become(worker: Process, look: Callable[[], Health], *, live: bool, ready: bool, word: str = "") -> Health:
@@ -157,6 +167,17 @@ def test_a_lost_device_ends_the_worker_and_its_file(serve: Serve, client: Client
     assert not file.exists()
 
 
+def test_a_pass_that_does_not_come_back_is_not_live(serve: Serve, client: Client, file: Path) -> None:
+    """A worker that gives a pass up ends with 70, and what it leaves behind says that it doesn't live."""
+    catalogue = serve.catalogue("worker: {stuck_seconds: 1, drain_seconds: 2}\nqueues: {echo: {task: echo}}")
+    command = (sys.executable, str(ROOT / "tests/e2e/sabotaged.py"), "worker", "--catalogue", str(catalogue))
+    worker = serve.run(*command, SABOTAGE="hang", PYTHONPATH=pythonpath(), PIPEMILL_HEALTH_FILE=str(file))
+    become(worker, lambda: read_health(file), live=True, ready=True)
+    client.submit("echo", "poison")
+    assert worker.wait() == 70
+    assert not read_health(file).live
+
+
 def test_a_port_that_is_taken_ends_the_worker(serve: Serve) -> None:
     """Exit code 4, and what to do, from both commands: two workers of one machine need two ports."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -170,7 +191,7 @@ def test_a_port_that_is_taken_ends_the_worker(serve: Serve) -> None:
 
 def test_several_processes_tell_each_for_itself(serve: Serve, file: Path) -> None:
     """Each has its file and its port, one probe reads all; a killed one is out of it until it serves again."""
-    first = free_port()
+    first = free_pair()
     environment = {"PIPEMILL_HEALTH_FILE": str(file), "PIPEMILL_HEALTH_PORT": str(first)}
     fleet = serve.start(ECHO, "--processes", "2", **environment)
 

@@ -26,7 +26,7 @@ def doctor(invocation: Invocation) -> None:
     """Look for what is wrong with the broker and this machine.
 
     It looks at the broker's settings, memory, clock and rights, at the queues, at the catalogue, and, where workers
-    run, at packages, models and GPUs. Each line says what was seen, and what to do. It changes nothing.
+    run, at packages, models and GPUs. Each line says what was seen, and what to do. It writes nothing into the broker.
     """
     from pipemill.doctor import Verdict, examine, worst  # noqa: PLC0415  # it brings pydantic and redis
 

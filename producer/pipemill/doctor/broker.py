@@ -244,7 +244,12 @@ def check_rights(facts: BrokerFacts) -> Finding:
     """Whether this user may do what is needed."""
     if facts.rights is None:
         seen = "this user may use no transactions (MULTI), in which rights are tried without using them"
-        return _found("rights", Verdict.SKIPPED, seen, "submit a job: what is refused is told then")
+        return _found(
+            "rights",
+            Verdict.SKIPPED,
+            seen,
+            "pipemill acl writes the rules that a user needs; a producer's has no transactions",
+        )
     return _found("rights", *judge_rights(facts.rights))
 
 

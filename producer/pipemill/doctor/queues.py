@@ -61,7 +61,7 @@ def _depth(report: QueueReport, waiting: int) -> Iterator[Finding]:
 
 def _letters(report: QueueReport) -> Iterator[Finding]:
     if report.dead:
-        mend = "see what they have in common: their results say why; docs/operations.md says where they lie"
+        mend = f"see what they have in common: pipemill dead list {report.info.name}"
         yield _found(report.info.name, Verdict.WARNING, f"{counted(report.dead, 'dead letter')} kept", mend)
 
 

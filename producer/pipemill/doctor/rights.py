@@ -15,6 +15,7 @@ from typing import Final
 
 from pipemill.doctor.findings import Verdict
 from pipemill.protocol import names
+from pipemill.store.connection import script
 
 #: The key on which commands are tried: the one that scripts delete and nobody writes, so that any worker's user has it.
 TRIED_KEY: Final = f"{names.PREFIX}none"
@@ -77,6 +78,7 @@ ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "ZREMRANGEBYRANK": (_K, "0", "0"),
     "ZREMRANGEBYSCORE": (_K, "0", "1"),
     "ZREVRANGE": (_K, "0", "0"),
+    "ZREVRANGEBYSCORE": (_K, "1", "0"),
     "ZSCORE": (_K, "a"),
 }
 
@@ -129,7 +131,8 @@ def scripts_commands(*, producers: bool) -> set[str]:
     for file in files("pipemill.store").joinpath("scripts").iterdir():
         name, _, kind = file.name.partition(".")
         if kind == "lua" and (name in _PRODUCERS_SCRIPTS) == producers:
-            found |= set(re.findall(r"""redis\.p?call\(\s*['"](\w+)""", file.read_text("utf-8")))
+            source = script(name).source.decode()  # with what it shares with others
+            found |= set(re.findall(r"redis\.call\(\s*['\"](\w+)", source))  # what is tried by pcall isn't needed
     return found
 
 
@@ -137,7 +140,7 @@ def judge_rights(rights: Rights) -> tuple[Verdict, str, str]:
     """Verdict, what was seen, and the mend."""
     if not rights.producers and not rights.workers:
         return Verdict.OK, "this user may do all that producers and workers do", ""
-    mend = "grant it to the user (ACL SETUSER), or connect as another"
+    mend = "give the user its rules (pipemill acl writes them), or connect as another"
     if rights.producers:
         return (
             Verdict.PROBLEM,

@@ -18,7 +18,7 @@ from pipemill_worker.celery_host.host import Host
 from pipemill_worker.celery_host.pool import EnginePool
 from pipemill_worker.engine import Engine
 from pipemill_worker.engine.health import STARTING
-from pipemill_worker.health import report_health
+from pipemill_worker.health import Reporter, report_health
 
 log = logging.getLogger("pipemill.worker")
 
@@ -39,6 +39,7 @@ class Lanes(bootsteps.StartStopStep):
     def __init__(self, worker: Worker, **options: Any):
         super().__init__(worker, **options)
         self.engine: Engine | None = None
+        self._reporter: Reporter | None = None
         queues = worker.app.amqp.queues
         self.names = [name for name in list(queues.consume_from) if name in self.host.catalogue.queues]
         queues.deselect(self.names)
@@ -54,7 +55,7 @@ class Lanes(bootsteps.StartStopStep):
         """Load, warm up, and begin to take jobs."""
         self._hint()
         try:
-            report_health(self.host.catalogue.worker, self._health)
+            self._reporter = report_health(self.host.catalogue.worker, self._health)
             hooks = CeleryHooks(worker.app, self.host.catalogue.worker.drain_seconds, self.host.keyring)
             engine = self.host.build_engine(self.names, hooks)
         except ConfigurationError as error:
@@ -98,11 +99,12 @@ class Lanes(bootsteps.StartStopStep):
             self._leave_if_stuck(self.engine)
             self.engine.drain(0.0)
 
-    @staticmethod
-    def _leave_if_stuck(engine: Engine) -> None:
+    def _leave_if_stuck(self, engine: Engine) -> None:
         """The process is to end as soon as Celery has: a thread that doesn't come back can't be waited for."""
         if engine.stuck:
             atexit.register(leave, ExitCode.ENGINE_DIED)
+            if self._reporter is not None:
+                atexit.register(self._reporter.close)  # once more: what is registered last is called first
 
 
 def _give_up(reason: str) -> NoReturn:

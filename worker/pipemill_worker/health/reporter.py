@@ -40,7 +40,7 @@ class HealthSettings(Protocol):
         ...
 
 
-def report_health(settings: HealthSettings, look: Callable[[], Health]) -> None:
+def report_health(settings: HealthSettings, look: Callable[[], Health]) -> Reporter:
     """Tell how this process is, from now until it ends.
 
     Raises
@@ -52,6 +52,7 @@ def report_health(settings: HealthSettings, look: Callable[[], Health]) -> None:
     reporter = Reporter(look, settings)
     atexit.register(reporter.close)
     reporter.start()
+    return reporter
 
 
 class Reporter:
@@ -113,7 +114,7 @@ class Reporter:
             log.error("%s", trouble, extra={"event": "health_untold"})
 
     def close(self) -> None:
-        """Close the port and remove the file: who has ended isn't live."""
+        """Close the port and remove the file: who has ended isn't live. Closing again does nothing."""
         self._closed.set()
         if self._server is not None:
             self._server.close()
