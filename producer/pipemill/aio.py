@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -31,13 +30,13 @@ class AsyncClient:
         self,
         broker: str | None = None,
         *,
-        catalogue: str | os.PathLike[str] | None = None,
+        catalogue: StrPath | None = None,
         store: AsyncQueueStore | None = None,
         blobs: str | None = None,
         tenant: str | None = None,
         decode: bool = True,
         check_parameters: bool = True,
-        signing_keys: str | os.PathLike[str] | None = None,
+        signing_keys: StrPath | None = None,
     ):
         """Connect to ``broker``, else to PIPEMILL_BROKER, else to the catalogue's, else to localhost.
 

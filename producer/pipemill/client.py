@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -29,13 +28,13 @@ class Client:
         self,
         broker: str | None = None,
         *,
-        catalogue: str | os.PathLike[str] | None = None,
+        catalogue: StrPath | None = None,
         store: QueueStore | None = None,
         blobs: str | None = None,
         tenant: str | None = None,
         decode: bool = True,
         check_parameters: bool = True,
-        signing_keys: str | os.PathLike[str] | None = None,
+        signing_keys: StrPath | None = None,
     ):
         """Connect to ``broker``, else to PIPEMILL_BROKER, else to the catalogue's, else to localhost.
 

@@ -107,7 +107,7 @@ async def enqueue_and_poll_asynchronously(texts: list[str]) -> AsyncGenerator[An
 
 def send_and_receive_media(file: Path, samples: Any) -> list[Any]:
     """What a producer of images and sounds does."""
-    with Client(blobs="s3://bucket/prefix", decode=False, check_parameters=False) as client:
+    with Client(blobs="s3://bucket/prefix", decode=False, check_parameters=False, signing_keys="acme.key") as client:
         image = Image.of(file)
         assert_type(image, Image)
         sound = Audio.of(samples, sampling_rate=16_000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from celery.result import AsyncResult, GroupResult
 from redis.exceptions import OutOfMemoryError
 
 from pipemill.address import address_of
-from pipemill.errors import InferenceFailed, JobCancelled, MalformedJob
+from pipemill.errors import InferenceFailed, JobCancelled, MalformedJob, SignatureRefused
 from pipemill.protocol import Job, decode_message, names
+from pipemill.signing import Keyring, Verifier
 from pipemill_worker.celery_host.application import celery_url, create_app
 from pipemill_worker.celery_host.canvas import Canvas, passes
 from pipemill_worker.celery_host.host import Host, retry_policy
@@ -21,7 +24,7 @@ from pipemill_worker.celery_host.tuning import ACCELERATOR_MAX_COST, CPU_MAX_COS
 from pipemill_worker.policy.retries import RetryPolicy
 
 CATALOGUE = """
-broker: redis://:secret@localhost:6379/3
+broker: redis://:hunter2@localhost:6379/3
 queues:
   echo: {task: echo}
   small:
@@ -87,8 +90,56 @@ def test_the_application_takes_json_only_and_one_database_for_all(catalogue: str
     assert conf.accept_content == conf.result_accept_content == ["json"]
     assert conf.broker_url == conf.result_backend
     assert conf.broker_url.startswith("redis://localhost:6379/3?credential_provider=")
-    assert "secret" not in conf.humanize(with_defaults=False, censored=False)
     assert [queue.name for queue in conf.task_queues] == ["echo", "small"]
+
+
+def test_celery_signs_in_without_having_the_password_in_its_settings(catalogue: str) -> None:
+    """Its broker connections and its result backend get it from us, each time they connect."""
+    app = create_app(catalogue)
+    with app.connection_for_write() as connection:
+        assert "hunter2" not in f"{vars(connection)}{app.conf.humanize(with_defaults=True, censored=False)}"
+        provider = connection.credential_provider
+    name, _, attribute = provider.partition(":")
+    assert getattr(import_module(name), attribute)().get_credentials() == ("hunter2",)
+    assert app.backend.connparams["credential_provider"].get_credentials() == ("hunter2",)
+    with pytest.raises(AttributeError, match="no attribute 'of_address_999'"):
+        _ = import_module(name).of_address_999
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://h/0", False),
+        ("rediss://h/0", {"ssl_cert_reqs": "required", "ssl_check_hostname": True}),
+    ],
+)
+def test_celery_asks_for_certificates_as_we_do(tmp_path: Path, url: str, expected: Any) -> None:
+    """Where kombu would take any certificate, it is told to check."""
+    file = tmp_path / "pipemill.yaml"
+    file.write_text(f"broker: {url}\nqueues: {{echo: {{task: echo}}}}", "utf-8")
+    conf = create_app(str(file)).conf
+    assert (conf.broker_use_ssl, conf.redis_backend_use_ssl) == (expected, expected or None)
+
+
+def test_what_follows_a_signed_job_is_signed_with_its_key() -> None:
+    """Whoever signed the job signed its link, too; what follows an unsigned job isn't signed."""
+    keyring = Keyring(text=f"acme-1 {'x' * 32}")
+    signing = Canvas(Celery("test", broker="memory://", backend="cache+memory://"), keyring)
+    check = partial(Verifier(keyring=keyring, required=True, max_age_seconds=60).check, now=0.0)
+    first = job(callbacks=[infer("other", priority=4)])
+    with pytest.raises(SignatureRefused, match="takes signed jobs only"):
+        decode_message(signing.follow(first, "x", None)[0][1], "other", lambda *told: check(told[0], "other", told[1]))
+    first.signed_by = "acme-1"
+    ((key, message),) = signing.follow(first, "x", None)
+    following = decode_message(message, "other", lambda *told: check(told[0], "other", told[1]))
+    assert (key, following.signed_by) == (names.list_key("other", 3), "acme-1")
+
+
+@pytest.mark.parametrize("queue", ["pipemill:queues", "celery-task-meta-x", "_kombu.binding.x", "unacked"])
+def test_nothing_follows_into_a_key_that_is_no_queue(canvas: Canvas, queue: str) -> None:
+    """A link can't have the worker write where leases, results and bindings are."""
+    with pytest.raises(MalformedJob, match="isn't a queue"):
+        canvas.follow(job(callbacks=[infer(queue)]), "x", None)
 
 
 def test_a_bad_catalogue_ends_the_worker_with_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -817,7 +817,7 @@ def test_the_broker_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
     def url(*args: Any, **options: Any) -> str:
         with Client(*args, **options) as client:
-            return client._store.url
+            return client._store.url.url
 
     assert url() == "redis://localhost:6379/0"
     assert url(catalogue=file) == "redis://catalogue:6379/1"

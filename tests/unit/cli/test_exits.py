@@ -40,6 +40,7 @@ EXPECTED = {
     "OutOfMemory": 3,
     "ResultNotSerialisable": 3,
     "PayloadMissing": 3,
+    "SignatureRefused": 3,
     "SourceUnavailable": 3,
     "DeliveryLimitReached": 3,
     "RetryLimitReached": 3,
