@@ -36,6 +36,11 @@ queues:
 END_SECONDS: Final = 60.0
 
 
+def importing_tests() -> str:
+    """A PYTHONPATH with which a process can import what lies in tests, beside what we can."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+
 def clean_environment(**more: str) -> dict[str, str]:
     """The environment without settings of ours or the hub's; offline, one thread for each worker."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIPEMILL_", "HF_", "CELERY_"))}

@@ -16,7 +16,7 @@ import redis
 from pipemill import Client, JobStatus, errors
 from pipemill.client import Job
 from pipemill.protocol import names
-from tests.e2e.rig import ROOT, Process, Serve, leased_messages, operator, pid_of, published, report_on
+from tests.e2e.rig import Process, Serve, importing_tests, leased_messages, operator, pid_of, published, report_on
 from tests.helpers import until
 
 #: One job a batch and few leased, so that both processes get their part, and can be interrupted in its middle.
@@ -38,7 +38,7 @@ CELERY = ("celery", "-A", "pipemill_worker.app", "worker")
 def sabotaged(serve: Serve, catalogue: str, sabotage: str) -> Process:
     """Start a fleet with echo lanes that "poison" breaks."""
     (serve.folder / "sitecustomize.py").write_text(SITE, encoding="utf-8")
-    return serve.start(catalogue, SABOTAGE=sabotage, PYTHONPATH=f"{serve.folder}{os.pathsep}{ROOT}")
+    return serve.start(catalogue, SABOTAGE=sabotage, PYTHONPATH=f"{serve.folder}{os.pathsep}{importing_tests()}")
 
 
 def owners(client: Client, queue: str = "echo") -> set[int]:
@@ -238,7 +238,7 @@ def test_a_second_request_to_stop_hurries(serve: Serve, client: Client, broker: 
     catalogue = serve.catalogue("worker: {drain_seconds: 3600}\nqueues: {echo: {task: echo}}")
     script = str(Path(__file__).with_name("sabotaged.py"))
     worker = serve.run(
-        sys.executable, script, "worker", "--catalogue", str(catalogue), SABOTAGE="hang", PYTHONPATH=str(ROOT)
+        sys.executable, script, "worker", "--catalogue", str(catalogue), SABOTAGE="hang", PYTHONPATH=importing_tests()
     )
     serve.wait_until_serving(worker, "echo")
     job = client.submit("echo", "poison")

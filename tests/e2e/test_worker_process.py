@@ -12,7 +12,7 @@ import redis
 from pipemill import Client, errors
 from pipemill.client import Job
 from pipemill.protocol import names
-from tests.e2e.rig import ROOT, Serve, leased_messages, operator, report_on
+from tests.e2e.rig import Serve, importing_tests, leased_messages, operator, report_on
 from tests.helpers import until
 from tests.unit.pipelines.tiny import assert_same
 
@@ -115,10 +115,10 @@ def test_a_job_that_takes_workers_down(
     jobs = submitted(serve, catalogue, "echo", "poison")
     command = (sys.executable, str(Path(__file__).with_name("sabotaged.py")), "worker", "--catalogue", str(catalogue))
     for _ in range(2):
-        worker = serve.run(*command, SABOTAGE=sabotage, PYTHONPATH=str(ROOT))
+        worker = serve.run(*command, SABOTAGE=sabotage, PYTHONPATH=importing_tests())
         assert worker.wait() == code
         assert (leased_messages(broker) > 0) == (sabotage == "kill")
-    last = serve.run(*command, SABOTAGE=sabotage, PYTHONPATH=str(ROOT))
+    last = serve.run(*command, SABOTAGE=sabotage, PYTHONPATH=importing_tests())
     *others, poison = client.results(jobs, timeout=60)
     assert [result.get() for result in others] == [f"text {number}" for number in range(len(others))]
     with pytest.raises(errors.DeliveryLimitReached, match="2 workers died while they held this job"):

@@ -22,11 +22,6 @@ def submit(client: Client, count: int = COUNT, *, first: int = 0) -> dict[str, s
     return {job.id: text for job, text in zip(client.submit_many("echo", texts), texts, strict=True)}
 
 
-def until_ended(client: Client, count: int) -> None:
-    """Wait until so many jobs have succeeded, by the broker's count."""
-    until(lambda: report_on(client, "echo").totals.get("succeeded", 0) >= count, f"{count} jobs have ended")
-
-
 def until_quiet(client: Client) -> None:
     """Wait until nothing waits and nobody holds a job."""
 

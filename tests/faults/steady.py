@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ import psutil
 import redis
 
 from pipemill import Client
-from tests.e2e.rig import ROOT, Process, Serve
+from tests.e2e.rig import Process, Serve, importing_tests
 from tests.faults.durable import DurableBroker
 from tests.faults.material import Known, catalogue
 from tests.faults.slope import trend
@@ -81,7 +80,7 @@ def run(serve: Serve, broker: DurableBroker, queues: Sequence[str], known: Known
     worker = serve(serve.catalogue(text))
     path = serve.folder / "known.json"
     path.write_text(json.dumps({queue: known.get(queue, []) for queue in queues}), encoding="utf-8")
-    producer = serve.run(sys.executable, "-m", "tests.faults.load", broker.url, str(path), PYTHONPATH=_path())
+    producer = serve.run(sys.executable, "-m", "tests.faults.load", broker.url, str(path), PYTHONPATH=importing_tests())
     samples = _sample({"worker": worker.pid, "producer": producer.pid, "redis": broker.pid}, broker, minutes, producer)
     code = producer.stop()
     with Client(broker.url) as client:
@@ -95,10 +94,6 @@ def run(serve: Serve, broker: DurableBroker, queues: Sequence[str], known: Known
         "batch_sizes": sizes,
         "figures": samples.table(),
     }
-
-
-def _path() -> str:
-    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 
 def _sample(roles: Mapping[str, int], broker: DurableBroker, minutes: float, producer: Process) -> Samples:

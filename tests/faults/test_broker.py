@@ -8,7 +8,7 @@ from pipemill import Client
 from pipemill.errors import BrokerRefused
 from tests.e2e.rig import SLOW_ECHO, Serve, freeze_at_work, report_on
 from tests.faults.durable import DurableBroker
-from tests.faults.echo import COUNT, assert_balanced, submit, until_ended
+from tests.faults.echo import COUNT, assert_balanced, submit
 from tests.faults.watch import Watcher
 
 
@@ -18,8 +18,9 @@ def test_a_broker_that_stands_still(serve: Serve, durable: DurableBroker) -> Non
     with Watcher(durable.url) as watcher, Client(durable.url) as client:
         worker = serve(SLOW_ECHO)
         expected = submit(client)
-        until_ended(client, COUNT // 10)
+        freeze_at_work(worker, client, "echo")
         durable.freeze()
+        worker.thaw()
         worker.until(lambda: "no answer from the broker" in worker.output(), "the worker has noticed")
         durable.thaw()
         client.results(expected, timeout=120)
@@ -49,19 +50,24 @@ def test_a_full_disk(serve: Serve, durable: DurableBroker) -> None:
 
 
 def test_a_broker_without_memory(serve: Serve, durable: DurableBroker) -> None:
-    """A broker out of memory refuses new jobs; what it has is answered meanwhile, even by an idle worker."""
+    """A broker out of memory refuses new jobs; what it has is answered meanwhile, by a worker started only then."""
     serve.broker = durable.url
-    with Watcher(durable.url) as watcher, Client(durable.url) as client, durable.admin() as admin:
-        worker = serve(SLOW_ECHO)
-        # It is parked before memory runs out, and due when its lane has nothing else to do.
+    catalogue = serve.catalogue(SLOW_ECHO)
+    with (
+        Watcher(durable.url) as watcher,
+        Client(durable.url, catalogue=catalogue) as client,
+        durable.admin() as admin,
+    ):
+        # One is to be parked, and due when its lane has nothing else to do.
         later = client.submit("echo", "later", countdown=5)
         expected = submit(client) | {later.id: "later"}
-        until_ended(client, COUNT // 10)
         admin.config_set("maxmemory", 1)
         with pytest.raises(BrokerRefused, match="memory"):
             client.submit("echo", "one more")
+        worker = serve.start(catalogue)
         client.results(expected, timeout=120)
         admin.config_set("maxmemory", 0)
+        serve.wait_until_serving(worker, "echo")
         again = client.submit("echo", "again")
         assert again.result(60) == "again"
         assert worker.stop() == 0

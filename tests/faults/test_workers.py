@@ -12,7 +12,15 @@ import redis
 
 from pipemill import Client, errors
 from pipemill.protocol import encode_arguments, encode_message, names
-from tests.e2e.rig import ROOT, SLOW_ECHO, Process, Serve, freeze_at_work, leased_messages, report_on
+from tests.e2e.rig import (
+    SLOW_ECHO,
+    Process,
+    Serve,
+    freeze_at_work,
+    importing_tests,
+    leased_messages,
+    report_on,
+)
 from tests.faults.echo import COUNT, assert_balanced, submit, until_quiet
 from tests.faults.watch import Watcher
 from tests.helpers import until
@@ -31,7 +39,9 @@ queues:
 def doomed(serve: Serve, catalogue: Path, **how: str) -> Process:
     """Start a worker in which something goes wrong by itself."""
     script = str(Path(__file__).with_name("doomed.py"))
-    return serve.run(sys.executable, script, "worker", "--catalogue", str(catalogue), PYTHONPATH=str(ROOT), **how)
+    return serve.run(
+        sys.executable, script, "worker", "--catalogue", str(catalogue), PYTHONPATH=importing_tests(), **how
+    )
 
 
 def server_time(broker: redis.Redis) -> float:

@@ -73,6 +73,8 @@ def settings(host: Host) -> dict[str, Any]:
         # Workers wait for their broker, for as long as it takes.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # And for one that refuses what Celery writes: it is out of memory, or its disk is full.
+        "broker_channel_error_retry": True,
         # A reconnect must not throw away a batch: leases outlive connections.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_enable_prefetch_count_reduction": False,
