@@ -15,6 +15,7 @@ from celery.exceptions import TaskRevokedError
 
 from pipemill import Client, JobStatus, errors
 from pipemill.client import Job
+from pipemill.parameters.generation import MAX_NEW_TOKENS
 from pipemill.protocol import names
 from tests.e2e.rig import ROOT, Process, Serve, leased_messages, operator, report_on
 from tests.helpers import until
@@ -22,6 +23,8 @@ from tests.helpers import until
 TASK = "pipemill.infer"
 ECHO = "queues: {echo: {task: echo, device: cpu}}"
 STUCK = "worker: {stuck_seconds: 5, max_deliveries: 2}\n" + ECHO
+#: As many tokens as a job may ask for.
+ENDLESS = {"max_new_tokens": MAX_NEW_TOKENS, "min_new_tokens": MAX_NEW_TOKENS, "do_sample": False}
 #: What Python runs first in every process of a fleet: the echo lanes of tests/e2e/sabotaged.py.
 SITE = """
 from pipemill_worker.pipelines import factory
@@ -130,6 +133,24 @@ def end(way: str, serve: Serve, job: Job) -> None:
         return
     with operator(serve.broker) as app:
         assert app.control.revoke(job.id, reply=True, timeout=10, limit=1)
+
+
+def test_a_generation_stops_when_it_is_cancelled(serve: Serve, client: Client) -> None:
+    """A job that would write for minutes makes room for the next, cancelled either way."""
+    from tests.e2e.models import save  # noqa: PLC0415  # loads torch, which these tests leave to workers
+    from tests.unit.pipelines.tiny import byte_tokenizer, tiny_model  # noqa: PLC0415  # as above
+
+    tokenizer = byte_tokenizer()
+    deep = tiny_model("text-generation", "llama", tokenizer, num_hidden_layers=40)  # some 40 ms for a token
+    save(serve.folder / "writer", deep, tokenizer)
+    worker = serve("queues: {writes: {task: text-generation, model: ./writer, device: cpu}}")
+    for way in ("cancel", "revoke"):
+        endless = client.submit("writes", "river", ENDLESS)
+        worker.until(lambda job=endless: job.status() is JobStatus.RUNNING, "it writes")
+        after = client.submit("writes", "stone", {"max_new_tokens": 1})
+        end(way, serve, endless)
+        assert after.result(timeout=60)
+        assert endless.status() is JobStatus.CANCELLED
 
 
 @pytest.mark.parametrize("way", ["cancel", "revoke"])

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from pipemill.errors import JobCancelled, JobExpired
-from pipemill.protocol import Outcome, encode_arguments, encode_message
+from pipemill.protocol import Outcome, decode_message, encode_arguments, encode_message
 from pipemill.store.base import Submission
+from pipemill_worker.engine.keeper import Heartbeat
+from pipemill_worker.engine.work import Work
 from pipemill_worker.seams import Prepared
 from tests.helpers import until
 from tests.unit.engine.rig import QUEUE, Rig, Runner
@@ -130,6 +132,20 @@ def test_a_job_whose_deadline_lies_before_its_time_comes_back_for_it() -> None:
         rig.broker.advance(101)
         with pytest.raises(JobExpired):
             rig.result(job).get()
+
+
+def test_a_job_that_was_started_is_said_to_run() -> None:
+    """Also while no pass holds it: else who asks after its deadline would take it for one that nobody started."""
+    rig = Rig()
+    (job,) = rig.put("begun")
+    mine = rig.lane()
+    (work,) = (Work(leased, decode_message(leased.raw, QUEUE)) for leased in mine.store.take(1).jobs)
+    mine.hold([work])
+    Heartbeat._beat(mine)
+    assert not rig.standing(job).running
+    work.started = True
+    Heartbeat._beat(mine)
+    assert rig.standing(job).running
 
 
 def test_what_was_put_aside_ends_too() -> None:

@@ -42,7 +42,8 @@ class Heartbeat:
         pulse.tried_at = time.monotonic()
         with lane.changed:
             held = list(lane.held.values())
-            running = {entry.work.field: entry.work.job.id for entry in lane.running if entry.work.job.id}
+        # Also between the passes of its items, and until its answer is stored: who asks must not take it for unstarted.
+        running = {work.field: work.job.id for work in held if work.started and work.job.id}
         renewal = lane.store.renew(running)
         pulse.renewed_at = time.monotonic()
         lane.set_clock(renewal.now)

@@ -48,8 +48,10 @@ class Underway:
         self.step()
         rows, items = input_ids.shape[0], self._items
         over = [item.over for item in items]
-        if not self._by_row or not items or rows % len(items):
-            over = [bool(items) and all(over)]
+        if not any(over):  # No copy to the device, which would wait for it.
+            return torch.zeros(rows, dtype=torch.bool, device=input_ids.device)
+        if not self._by_row or rows % len(items):
+            over = [all(over)]
         ends = torch.tensor(over, dtype=torch.bool, device=input_ids.device)
         return ends.repeat_interleave(rows // len(over))
 
