@@ -11,6 +11,7 @@ from pipemill.errors import JobCancelled, JobExpired
 from pipemill.protocol import Outcome, decode_message, encode_arguments, encode_message
 from pipemill.store.base import Submission
 from pipemill_worker.engine.keeper import Heartbeat
+from pipemill_worker.engine.wiring import EngineSettings, Gate, Wiring
 from pipemill_worker.engine.work import Work
 from pipemill_worker.seams import Prepared
 from tests.helpers import until
@@ -141,10 +142,12 @@ def test_a_job_that_was_started_is_said_to_run() -> None:
     mine = rig.lane()
     (work,) = (Work(leased, decode_message(leased.raw, QUEUE)) for leased in mine.store.take(1).jobs)
     mine.hold([work])
-    Heartbeat._beat(mine)
+    wiring = Wiring(settings=EngineSettings(), hooks=rig.hooks, gate=Gate([mine]))
+    Heartbeat([mine], wiring)._renew(mine)
     assert not rig.standing(job).running
     work.started = True
-    Heartbeat._beat(mine)
+    wiring = Wiring(settings=EngineSettings(), hooks=rig.hooks, gate=Gate([mine]))
+    Heartbeat([mine], wiring)._renew(mine)
     assert rig.standing(job).running
 
 
