@@ -1,0 +1,171 @@
+"""Texts of mixed lengths, written: `scripts/bench generation [--json] [--repeats N]`.
+
+A random Llama of 39 M parameters, float32, one core; 32 prompts, some ten to sixty tokens each, ask for 4 to 128
+new ones, greedy. One call after the other, transformers' static batches in the order of arrival, and pipemill's writer, in one
+process, by turns. Tokens per second are medians; the ratios are what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import psutil
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.material import TRANSFORMERS
+from pipemill_worker.pipelines.writing.draft import Drafter
+from pipemill_worker.pipelines.writing.writer import Writer
+
+PROMPTS: Final = 32
+VOCABULARY: Final = 32_000
+#: Wide weights, so that greedy choices are no near ties.
+MODEL: Final[dict[str, Any]] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 384,
+    "intermediate_size": 1_536,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "max_position_embeddings": 1_024,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+}
+#: Our rate ÷ the sequential calls'.
+BAR: Final = 5.0
+_set_threads: Any = torch.set_num_threads
+
+Request = tuple[list[int], int]
+Side = Callable[[Sequence[Request]], list[list[int]]]
+
+
+def requests() -> list[Request]:
+    """Prompts as token ids, and how many new tokens each asks for: a log-normal choice, the same in every run."""
+    rng = random.Random(3)  # noqa: S311  # a fixed choice, no secret
+    return [
+        (
+            [rng.randrange(3, VOCABULARY) for _ in range(max(2, min(64, int(rng.lognormvariate(2.9, 0.6)))))],
+            max(4, min(128, int(rng.lognormvariate(3.4, 0.8)))),
+        )
+        for _ in range(PROMPTS)
+    ]
+
+
+class _Generates:
+    """What a pipeline does with its model, and no more."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def forward(self, inputs: dict[str, torch.Tensor], **parameters: Any) -> Any:
+        """Write."""
+        return self.model.generate(**inputs, **parameters)
+
+
+class Sides:
+    """The ways to write."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        TRANSFORMERS.utils.logging.set_verbosity_error()
+        self.model = TRANSFORMERS.LlamaForCausalLM(TRANSFORMERS.LlamaConfig(**MODEL)).eval()
+        self._drafter = Drafter(_Generates(self.model))
+
+    def sequential(self, asked: Sequence[Request]) -> list[list[int]]:
+        """One call after the other."""
+        return [self._generate([request])[0] for request in asked]
+
+    def static(self, asked: Sequence[Request], size: int) -> list[list[int]]:
+        """Batches in the order of arrival, padded on the left, each written to its longest."""
+        written: list[list[int]] = []
+        for start in range(0, len(asked), size):
+            written += self._generate(asked[start : start + size])
+        return written
+
+    def _generate(self, asked: Sequence[Request]) -> list[list[int]]:
+        longest = max(len(prompt) for prompt, _ in asked)
+        ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt, _ in asked])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt, _ in asked])
+        most = max(new for _, new in asked)
+        rows = self.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=most, do_sample=False)
+        return [row[longest : longest + new].tolist() for row, (_, new) in zip(rows, asked, strict=True)]
+
+    def together(self, asked: Sequence[Request]) -> list[list[int]]:
+        """Joining and leaving at every token."""
+        writer = Writer(self.model, max_rows=PROMPTS, max_tokens=1 << 20)
+        for number, (prompt, new) in enumerate(asked):
+            inputs = {
+                "input_ids": torch.tensor([prompt]),
+                "attention_mask": torch.ones(1, len(prompt), dtype=torch.long),
+            }
+            draft = self._drafter.draft(inputs, {"max_new_tokens": new, "do_sample": False})
+            if draft is None or not draft.may_join():
+                raise RuntimeError("this model's prompts can't be written together")
+            writer.join(number, draft)
+        written: dict[Any, torch.Tensor] = {}
+        while writer.busy:
+            written.update(writer.step())
+        return [written[number][0, len(prompt) :].tolist() for number, (prompt, _) in enumerate(asked)]
+
+
+def measure(repeats: int) -> dict[str, Any]:
+    """Tokens a second of each way, and how many texts are the sequential calls'."""
+    psutil.Process().cpu_affinity(psutil.Process().cpu_affinity()[:1])
+    _set_threads(1)
+    sides, asked = Sides(), requests()
+    ways: dict[str, Side] = {
+        "one after the other": sides.sequential,
+        **{f"static batches of {size}": partial(sides.static, size=size) for size in (8, 32)},
+        "pipemill": sides.together,
+    }
+    tokens = sum(new for _, new in asked)
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    texts: dict[str, list[list[int]]] = {}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            texts[name] = way(asked)
+            rates[name].append(tokens / (time.perf_counter() - started))
+    first = texts["one after the other"]
+    same = {name: sum(one == other for one, other in zip(first, each, strict=True)) for name, each in texts.items()}
+    ratio = statistics.median(a / b for a, b in zip(rates["pipemill"], rates["one after the other"], strict=True))
+    met = ratio >= BAR and same["pipemill"] == PROMPTS
+    return {"tokens_per_second": rates, "same_texts": same, "of": PROMPTS, "ratio": ratio, "met": met}
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print a table."""
+    table = Table("", "tokens/s", "the same texts", title="32 prompts, greedy, one core")
+    for name, rates in figures["tokens_per_second"].items():
+        spread = f"{statistics.median(rates):.0f} [{min(rates):.0f}-{max(rates):.0f}]"
+        table.add_row(name, spread, f"{figures['same_texts'][name]} of {figures['of']}")
+    Console().print(table)
+    Console().print(f"pipemill ÷ one after the other: {figures['ratio']:.2f} (at least {BAR}, all texts the same)")
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="turns of each way (3)")
+    options = parser.parse_args()
+    figures = measure(options.repeats)
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        show(figures)
+    sys.exit(not figures["met"])
+
+
+if __name__ == "__main__":
+    main()
