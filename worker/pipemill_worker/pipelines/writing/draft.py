@@ -94,6 +94,7 @@ class Drafter:
     def __init__(self, pipe: Any) -> None:
         model: Any = object.__new__(_drafting_class(_class_of(pipe.model)))
         model.__dict__.update(pipe.model.__dict__, written=None)
+        model.__dict__.pop("generate", None)  # What watches each token of a pass has no part in this.
         self._model = model
         self._pipe: Any = copy.copy(pipe)
         self._pipe.model = model
