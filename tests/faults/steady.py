@@ -13,7 +13,6 @@ from typing import Any, Final
 import psutil
 import redis
 
-from pipemill import Client
 from tests.e2e.rig import Process, Serve, importing_tests
 from tests.faults.durable import DurableBroker
 from tests.faults.material import Known, catalogue
@@ -83,15 +82,13 @@ def run(serve: Serve, broker: DurableBroker, queues: Sequence[str], known: Known
     producer = serve.run(sys.executable, "-m", "tests.faults.load", broker.url, str(path), PYTHONPATH=importing_tests())
     samples = _sample({"worker": worker.pid, "producer": producer.pid, "redis": broker.pid}, broker, minutes, producer)
     code = producer.stop()
-    with Client(broker.url) as client:
-        sizes = {report.info.name: _sizes(report.lanes) for report in client.queues()}
     ended = worker.stop()
+    counted = json.loads(producer.output().splitlines()[-1])
     return {
-        "well": code == ended == 0,
+        "well": code == ended == 0 and not any(counted["wrong"].values()),
         "minutes": minutes,
         "exits": {"producer": code, "worker": ended},
-        **json.loads(producer.output().splitlines()[-1]),
-        "batch_sizes": sizes,
+        **counted,
         "figures": samples.table(),
     }
 
@@ -106,12 +103,3 @@ def _sample(roles: Mapping[str, int], broker: DurableBroker, minutes: float, pro
                 raise AssertionError(f"the producer ended early:\n{producer.output()[-2000:]}")
             time.sleep(SAMPLE_SECONDS)
     return samples
-
-
-def _sizes(lanes: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """How many forward passes there were by their number of items."""
-    sizes: dict[str, int] = {}
-    for facts in lanes.values():
-        for size, count in facts.get("batch_sizes", {}).items():
-            sizes[size] = sizes.get(size, 0) + count
-    return sizes
