@@ -165,7 +165,7 @@ def main() -> None:
     """Run the benchmark and print its figures."""
     parser = argparse.ArgumentParser(prog="scripts/bench fairness", description=__doc__)
     parser.add_argument("--model", choices=sorted(MODELS), default="sentiment")
-    parser.add_argument("--items", type=int, default=64, help="most items of a forward pass")
+    parser.add_argument("--items", type=int, default=1, help="most items of a forward pass")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each phase")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="one JSON document")

@@ -1,8 +1,8 @@
 """Texts of mixed lengths, written: `scripts/bench generation [--json] [--repeats N]`.
 
 A random Llama of 39 M parameters, float32, one core; 32 prompts, some ten to sixty tokens each, ask for 4 to 128
-new ones, greedy. One call after the other, transformers' static batches in the order of arrival, and pipemill's writer, in one
-process, by turns. Tokens per second are medians; the ratios are what counts.
+new ones, greedy. One call after the other, transformers' static batches in the order of arrival, and pipemill's
+writer, in one process, by turns. Tokens per second are medians; the ratios are what counts.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def look_at_queues(client: Client) -> dict[str, int]:
 def test_a_backend() -> None:
     """What a web backend's own tests do."""
     broker = testing.MemoryBroker()
-    testing.announce(broker, "idle", max_depth=10)
+    testing.announce(broker, "idle", max_depth=10, max_tenant_depth=5)
     with (
         testing.client(broker) as client,
         testing.answering(broker, "sentiment", lambda text, top_k=1: [text] * top_k) as started,

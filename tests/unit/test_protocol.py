@@ -32,7 +32,9 @@ from pipemill.protocol import (
     encode_failure,
     encode_message,
     encode_success,
+    message_bytes,
     message_id,
+    message_tenant,
     names,
     split_deliveries,
 )
@@ -397,3 +399,26 @@ def test_owners_tell_their_queue(queue: str) -> None:
     """The name of a lease's owner holds its queue, and no two are the same."""
     assert names.owner_queue(names.new_owner(queue)) == queue
     assert names.new_owner(queue) != names.new_owner(queue)
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_whose_a_job_is_stands_in_its_message(separators: tuple[str, str]) -> None:
+    """Found without reading JSON, as the scripts do it, in messages of ours and of Celery's; never in the inputs."""
+    trap = '"pipemill_tenant":"mallory","pipemill_bytes":7,'
+    message = json.loads(encode_message("a", QUEUE, encode_arguments([trap], {}), tenant="acme"))
+    message["headers"] = {"argsrepr": trap, **message["headers"]}
+    raw = json.dumps(message, separators=separators).encode()
+    assert (message_tenant(raw), message_bytes(raw)) == ("acme", message["headers"]["pipemill_bytes"])
+    message["body"] = json.dumps([[trap], {}, {}])
+    del message["headers"]["pipemill_tenant"], message["headers"]["pipemill_bytes"]
+    raw = json.dumps(message, separators=separators).encode()
+    assert (message_tenant(raw), message_bytes(raw)) == ("", 0)
+
+
+def test_a_job_counts_for_what_the_broker_holds() -> None:
+    """Base64 takes a third more in a message; by reference the payload is as long as it is; each has an envelope."""
+    arguments = encode_arguments("x" * 3_000, {})
+    inline = message_bytes(encode_message("a", QUEUE, arguments))
+    beside = message_bytes(encode_message("a", QUEUE, arguments, by_reference=True))
+    assert beside - names.ENVELOPE_BYTES == len(arguments)
+    assert 4 * len(arguments) <= 3 * (inline - names.ENVELOPE_BYTES) <= 4 * len(arguments) + 3

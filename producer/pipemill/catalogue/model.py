@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from pipemill.catalogue.base import Settings
+from pipemill.catalogue.bounds import BoundSettings, check_turns
 from pipemill.catalogue.broker import DEFAULT_BROKER, BrokerUrl
 from pipemill.catalogue.retry import RetrySettings
 from pipemill.catalogue.rules import (
@@ -45,7 +46,6 @@ def _none_is_empty(value: Any) -> Any:
 #: A section whose lines are all commented out reads as null in YAML.
 _Section = BeforeValidator(_none_is_empty)
 
-WaitingBytes = Annotated[int, Field(ge=1, le=1_099_511_627_776)]
 Device = Annotated[
     str,
     Field(
@@ -105,31 +105,9 @@ class BatchSettings(Settings):
     )
 
 
-class LimitSettings(Settings):
+class LimitSettings(BoundSettings):
     """What a queue refuses."""
 
-    max_depth: int = Field(
-        default=100_000, ge=1, le=100_000_000, description="Jobs that may wait; further ones are refused."
-    )
-    max_bytes: WaitingBytes | None = Field(
-        default=None,
-        description="Bytes that may wait: inputs and parameters as the broker holds them, and 1 KiB for each job; null "
-        "sets no bound. An empty queue takes any job.",
-    )
-    max_tenant_depth: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
-        default=None, description="Jobs of one tenant that may wait; null sets no bound of its own."
-    )
-    max_tenant_bytes: WaitingBytes | None = Field(
-        default=None, description="Bytes of one tenant's jobs that may wait; null sets no bound of its own."
-    )
-    max_memory_share: float = Field(
-        default=0.9,
-        gt=0,
-        le=1,
-        allow_inf_nan=False,
-        description="Share of the broker's maxmemory in use from which jobs are refused, so that room is left to work "
-        "off what waits; 1 fills it. Brokers without maxmemory, or that evict keys, are never full.",
-    )
     max_input_bytes: Annotated[int, Field(ge=1, le=536_870_912)] | None = Field(
         default=None,
         description="Bytes of one job's inputs and parameters as JSON; "
@@ -321,6 +299,12 @@ class QueueSettings(Settings):
         if "model" in info.data and info.data.get("task"):
             check_remote_code(info.data["model"], trusted=trusted)
         return trusted
+
+    @field_validator("fair")
+    @classmethod
+    def _check_fair(cls, fair: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic's form
+        check_turns(info.data.get("limits"), fair=fair)
+        return fair
 
     @field_validator("parameters")
     @classmethod

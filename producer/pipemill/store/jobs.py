@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 import orjson
-from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
 from pipemill.address import Address, address_of
 from pipemill.errors import BrokerUnavailable, MalformedJob
@@ -90,9 +90,16 @@ class RedisJobStore:
         with self._open():
             try:
                 return self._client.blmove(*self._wake, timeout, "RIGHT", "LEFT") is not None
-            except OutOfMemoryError:  # the server refuses to wait, not to give: work in hand is always ended
-                time.sleep(timeout)
+            except ResponseError as error:
+                self._let_pass(error, timeout)
                 return False
+
+    @staticmethod
+    def _let_pass(error: ResponseError, timeout: float) -> None:
+        """Wait here where a server without memory refuses to: no new jobs come then, and `take` finds the others."""
+        if not is_out_of_memory(error):
+            raise error
+        time.sleep(timeout)
 
     @contextmanager
     def _open(self) -> Iterator[None]:
@@ -134,22 +141,18 @@ class RedisJobStore:
     def _run_take(self, keys: Sequence[Any], arguments: Sequence[Any], patience: float) -> Any:
         """Run ``take.lua``; with patience, the server does so once it has moved a job to our inbox, or has waited."""
         take = script("take")
-        if not patience:
-            return take.run(self._client, keys, arguments)
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.blmove(*self._wake, patience, "RIGHT", "LEFT")
-            take.add_to(pipe, keys, arguments)
-            waited, taken = pipe.execute(raise_on_error=False)
-        refused = isinstance(waited, OutOfMemoryError)
-        if isinstance(waited, RedisError) and not refused:
-            raise waited
-        if isinstance(taken, NoScriptError):
-            return take.run(self._client, keys, arguments)
-        if isinstance(taken, RedisError):
-            raise taken
-        if refused and not taken[-1]:
-            time.sleep(patience)  # the server had no memory to wait for us
-        return taken
+        if patience:
+            with self._client.pipeline(transaction=False) as pipe:
+                pipe.blmove(*self._wake, patience, "RIGHT", "LEFT")
+                take.add_to(pipe, keys, arguments)
+                moved, taken = pipe.execute(raise_on_error=False)
+            if isinstance(taken, RedisError) and not isinstance(taken, NoScriptError):
+                raise taken
+            if isinstance(moved, ResponseError):
+                self._let_pass(moved, patience)
+            if not isinstance(taken, RedisError):
+                return taken
+        return take.run(self._client, keys, arguments)
 
     def _recover(self) -> None:
         """Give back what a lost reply left in our lease: the server thinks it is ours, and we never saw it."""

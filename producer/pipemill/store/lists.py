@@ -15,11 +15,11 @@ class Waiting:
 
     raw: bytes
     deliveries: int = 0
+    #: What it counts for while it waits.
+    bytes: int = field(init=False)
 
-    @property
-    def bytes(self) -> int:
-        """What it counts for while it waits."""
-        return message_bytes(self.raw)
+    def __post_init__(self) -> None:
+        self.bytes = message_bytes(self.raw)
 
     @property
     def cost(self) -> int:
@@ -126,7 +126,8 @@ class Lists:
         """How many jobs are taken until one that came last is, itself included, as far as can be told."""
         if not any(self._steps[index].lists):
             return depth
-        its, _ = self.of(job.home(fair=fair))
+        tenant = job.home(fair=fair)
+        its = sum(len(step.lists.get(tenant, ())) for step in self._steps)
         return min(depth, its * self.sharing(index))
 
     def add(self, index: int, job: Waiting, *, fair: bool) -> None:

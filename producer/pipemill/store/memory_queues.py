@@ -70,16 +70,19 @@ class MemoryQueueStore(MemoryDeadLetters):
             return Accepted(job_ids=accepted, depth=depth, max_depth=there.info.max_depth)
 
     def _bound_met(self, queue: MemoryQueue, job: Waiting) -> Bound | None:
-        tenant_jobs, tenant_bytes = queue.lists.of(job.home(fair=queue.info.fair))
+        info, lists = queue.info, queue.lists
+        # Only what is bounded is added up: a test may well put 10,000 jobs into a queue.
+        bounds_tenants = info.max_tenant_depth is not None or info.max_tenant_bytes is not None
+        tenant_jobs, tenant_bytes = lists.of(job.home(fair=info.fair)) if bounds_tenants else (0, 0)
         crowd = Crowd(
             depth=queue.depth,
-            jobs=len(queue.lists),
-            bytes=queue.lists.bytes,
+            jobs=len(lists),
+            bytes=lists.bytes if info.max_bytes is not None else 0,
             tenant_jobs=tenant_jobs,
             tenant_bytes=tenant_bytes,
             memory_share=self._broker.memory_share,
         )
-        return bound_met(queue.info, crowd, job.bytes)
+        return bound_met(info, crowd, job.bytes)
 
     def _known(self, queue: str, job: Submission) -> str | None:
         known = self._broker.once.get((queue, job.idempotency_key)) if job.idempotency_key else None

@@ -51,9 +51,9 @@ def padded_cost(costs: Sequence[int], *, packed: bool) -> int:
 
 
 def compose(waiting: Sequence[Candidate], limits: BatchLimits) -> list[int]:
-    """Choose the items of the next batch, as indices into ``waiting`` (oldest first).
+    """Choose the items of the next batch, as indices into ``waiting`` (whose turn is first, first).
 
-    The oldest item of the most urgent priority is always in, even if it alone is over the budget: nothing starves.
+    The first item of the most urgent priority is always in, even if it alone is over the budget: nothing starves.
     Items of its group join it while the bounds hold: nearest costs first and older ones first among equals, or if they
     are packed, older ones first.
     """

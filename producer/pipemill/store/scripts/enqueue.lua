@@ -95,14 +95,23 @@ local function bound(tenant, more)
 end
 
 -- The job's number among those taken from the queue, as far as can be told: tenants take turns.
+local turns = {}
 local function ordinal(k, tenant)
-  if redis.call('EXISTS', ring_of(queue, k)) == 0 then return taken + depth end
+  if turns[k] == nil then turns[k] = redis.call('EXISTS', ring_of(queue, k)) == 1 end
+  if not turns[k] then return taken + depth end
   return taken + math.min(depth, standing(tenant).jobs * sharing(k))
 end
 
-local function push(k, tenant, message)
-  push_new(queue, k, message)
-  local size, its = bytes_of(message), standings[tenant]
+local function push(k, tenant, message, size)
+  local place = tenant
+  if k == 1 and tenant ~= '' and redis.call('EXISTS', queue.plain[1], ring_of(queue, 1)) == 0 then place = '' end
+  redis.call('LPUSH', list_of(queue, k, place), message)
+  if place ~= '' then
+    join(queue, k, place, size > 0 and size or #message)
+    turns[k] = true
+  end
+  local its = standings[tenant]
+  note(queue, k, place, size)
   jobs, depth, bytes = jobs + 1, depth + 1, bytes + size
   if its then its.jobs, its.bytes = its.jobs + 1, its.bytes + size end
 end
@@ -137,12 +146,13 @@ for i = 10, #ARGV, 6 do
     accepted[#accepted + 1] = id
   else
     local tenant = home(queue, message)
-    local name, limit, standing_there, as_jobs = bound(tenant, bytes_of(message))
+    local size = bytes_of(message)
+    local name, limit, standing_there, as_jobs = bound(tenant, size)
     if name ~= '' then
-      met = {name, limit, standing_there, as_jobs, bytes_of(message), sharing(k)}
+      met = {name, limit, standing_there, as_jobs, size, sharing(k)}
       break
     end
-    push(k, tenant, message)
+    push(k, tenant, message, size)
     pushed = pushed + 1
     local record = string.format('q|%.0f|%s', ordinal(k, tenant), queue.name)
     if deadline ~= '' then record = record .. '|' .. deadline end

@@ -8,13 +8,13 @@ end
 
 -- A header, without reading JSON: quotes in a body are escaped, or the body is base64.
 local function header(message, name, form)
-  local at = string.find(message, '"' .. name .. '":', 1, true)
-  return at and string.match(message, '^ ?' .. form, at + #name + 3)
+  local _, at = string.find(message, name, 1, true)
+  return at and string.match(message, form, at + 1)
 end
 
 -- What a job counts for while it waits. A message that doesn't say counts for nothing: nobody counted it when it came.
 local function bytes_of(message)
-  local digits = header(message, 'pipemill_bytes', '(%d+)')
+  local digits = header(message, '"pipemill_bytes":', '^ ?(%d+)')
   return digits and #digits <= 10 and tonumber(digits) or 0
 end
 
@@ -28,7 +28,7 @@ end
 -- for first; so does every job of a queue that isn't fair.
 local function home(queue, message)
   if string.byte(message, 1) == 1 then return '' end
-  local tenant = header(message, 'pipemill_tenant', '"([%w._@+-]+)"')
+  local tenant = header(message, '"pipemill_tenant":', '^ ?"([%w._@+-]+)"')
   if not tenant or #tenant > 64 then return '' end
   if queue.fair == nil then
     queue.fair = not string.find(redis.call('HGET', 'pipemill:queues', queue.name) or '', '"fair":false', 1, true)
@@ -83,21 +83,39 @@ local function put_back(queue, k, message)
   note(queue, k, tenant, bytes_of(message))
 end
 
-local function account(key, field, now)
-  local before = tonumber(redis.call('HGET', key, field) or 0)
-  if now == before then return end
-  if now == 0 then redis.call('HDEL', key, field) else redis.call('HSET', key, field, now) end
-  if redis.call('HINCRBY', key, '*', now - before) <= 0 then redis.call('HDEL', key, '*') end
+-- Bring some of a hash's counts to what they are now, and their sum with them.
+local function account(key, fields, now)
+  if #fields == 0 then return end
+  local before, set, gone, more = redis.call('HMGET', key, unpack(fields)), {}, {}, 0
+  for i, field in ipairs(fields) do
+    local was = tonumber(before[i] or 0)
+    more = more + now[i] - was
+    if now[i] == 0 and was ~= 0 then gone[#gone + 1] = field end
+    if now[i] ~= 0 and now[i] ~= was then
+      set[#set + 1] = field
+      set[#set + 1] = now[i]
+    end
+  end
+  if #set > 0 then redis.call('HSET', key, unpack(set)) end
+  if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
+  if more ~= 0 and redis.call('HINCRBY', key, '*', more) <= 0 then redis.call('HDEL', key, '*') end
 end
 
 -- Write down how many jobs and bytes wait in the lists that changed. Jobs are counted anew, and an empty list has no bytes:
 -- no miscount outlives it.
 local function settle(queue)
+  local named, jobs, all, lengths, changes = {}, {}, {}, {}, {}
   for field, list in pairs(queue.touched) do
-    local jobs = redis.call('LLEN', list_of(queue, list.k, list.tenant))
-    if list.tenant ~= '' then account('pipemill:waiting:' .. queue.name, field, jobs) end
-    local key = 'pipemill:bytes:' .. queue.name
-    local bytes = tonumber(redis.call('HGET', key, field) or 0) + list.bytes
-    account(key, field, jobs == 0 and 0 or math.max(bytes, 0))
+    local count = redis.call('LLEN', list_of(queue, list.k, list.tenant))
+    all[#all + 1], lengths[#lengths + 1], changes[#changes + 1] = field, count, list.bytes
+    if list.tenant ~= '' then named[#named + 1], jobs[#jobs + 1] = field, count end
   end
+  if #all == 0 then return end
+  account('pipemill:waiting:' .. queue.name, named, jobs)
+  local bytes_key = 'pipemill:bytes:' .. queue.name
+  local before = redis.call('HMGET', bytes_key, unpack(all))
+  for i, change in ipairs(changes) do
+    changes[i] = lengths[i] == 0 and 0 or math.max(tonumber(before[i] or 0) + change, 0)
+  end
+  account(bytes_key, all, changes)
 end

@@ -77,8 +77,8 @@ local function ring(k)
       tenants[#tenants + 1] = {name = name, turn = tonumber(members[i + 1]), source = from}
     end
   end
-  if head(plain, 8) and not redis.call('ZSCORE', key, '') then
-    tenants[#tenants + 1] = {name = '', turn = last + cost_of(head(plain, 8)), source = plain}
+  if head(plain, 2) and not redis.call('ZSCORE', key, '') then
+    tenants[#tenants + 1] = {name = '', turn = last + cost_of(head(plain, 2)), source = plain}
   end
   rings[k] = {tenants = tenants, last = last}
   return rings[k]
@@ -105,12 +105,13 @@ local function serve(k, most, step)
     return #picks - before
   end
   local found = ring(k)
+  local some = math.max(math.ceil(most / math.max(#found.tenants, 1)), 2)
   while #picks - before < most and not full do
     local tenant = first_of(found.tenants)
     if not tenant then break end
-    if pick(tenant.source, step, 8) then
+    if pick(tenant.source, step, some) then
       found.last, tenant.moved = tenant.turn, true
-      local following = head(tenant.source, 8)
+      local following = head(tenant.source, some)
       if following then tenant.turn = tenant.turn + cost_of(following) else tenant.gone = true end
     elseif not full then
       tenant.gone = true
@@ -158,14 +159,17 @@ for list, from in pairs(sources) do
 end
 for k, found in pairs(rings) do
   local key, others = ring_of(queue, k), 0
+  local turns, gone = {found.last, '|'}, {}
   for _, tenant in ipairs(found.tenants) do
     if tenant.gone then
-      redis.call('ZREM', key, tenant.name)
+      gone[#gone + 1] = tenant.name
     elseif tenant.moved or tenant.name == '' then
-      redis.call('ZADD', key, tenant.turn, tenant.name)
+      turns[#turns + 1] = tenant.turn
+      turns[#turns + 1] = tenant.name
     end
   end
-  redis.call('ZADD', key, found.last, '|')
+  redis.call('ZADD', key, unpack(turns))
+  if #gone > 0 then redis.call('ZREM', key, unpack(gone)) end
   for _, member in ipairs({'|', ''}) do
     if redis.call('ZSCORE', key, member) then others = others + 1 end
   end
