@@ -14,7 +14,7 @@ from tests.unit.pipelines.test_writing import direct, prompts
 GENERATOR = """
 worker: {lease_seconds: 2, torch_threads: 1}
 queues:
-  generator: {task: text-generation, model: "builtin:generator", device: cpu}
+  generator: {task: text-generation, model: "builtin:generator", device: cpu, prefetch: 8}
 """
 
 

@@ -61,6 +61,9 @@ def _redis_rig(url: str, client: Any, shared: Callable[[], Any], producers: Call
             client.zadd(names.delayed_key(QUEUE), {member: due - seconds})
         for member, died in client.zrange(names.dead_times_key(QUEUE), 0, -1, withscores=True):
             client.zadd(names.dead_times_key(QUEUE), {member: died - seconds})
+        for field, moment in client.hgetall(names.passed_key(QUEUE)).items():
+            if field.startswith(b"since"):
+                client.hset(names.passed_key(QUEUE), field, float(moment) - seconds)
 
     def worker() -> JobStore:
         return RedisJobStore(url, QUEUE, lease_seconds=LEASE, client=shared())
