@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipemill.catalogue.model import QueueSettings
 from pipemill.errors import InvalidInput
 from pipemill_worker.pipelines import load_runner
 from pipemill_worker.pipelines.runner import TransformersRunner
 from pipemill_worker.pipelines.writing.items import PipelineWriter
-from pipemill_worker.pipelines.writing.slab import Slab
+from pipemill_worker.pipelines.writing.slab import Slab, capacity_for
 from pipemill_worker.seams import JOINS, Item
 
 TEXT = "the food was good and I will come again because service is slow but the price is fine really"
@@ -175,7 +177,7 @@ def test_a_slab_moves_its_last_row_into_the_gap() -> None:
     """Rows stay side by side: who is dropped is replaced by the last, with its own keys, values and length."""
     from transformers.cache_utils import DynamicCache  # noqa: PLC0415 - only here
 
-    slab = Slab()
+    slab = Slab(max_tokens=1_000)
     for row, length in enumerate((2, 5, 3)):
         cache: Any = DynamicCache()
         cache.update(torch.full((1, 1, length, 2), float(row)), torch.full((1, 1, length, 2), -float(row)), 0)
@@ -186,3 +188,16 @@ def test_a_slab_moves_its_last_row_into_the_gap() -> None:
     assert keys[0, 0, :3].eq(2).all()
     assert values[0, 0, :3].eq(-2).all()
     assert keys[1, 0, :5].eq(1).all()
+
+
+@settings(deadline=None)
+@given(st.integers(1, 64), st.integers(1, 5_000), st.integers(0, 6), st.integers(0, 6), st.integers(0, 100_000))
+def test_a_slab_has_room_and_keeps_its_bound(
+    rows: int, tokens: int, had_rows: int, had_tokens: int, spare: int
+) -> None:
+    """It has room for what is needed, and never for more than memory allows, whatever it had before."""
+    most = rows * tokens + spare
+    found = capacity_for(rows, tokens, (8 << had_rows, 128 << had_tokens), most)
+    assert found[0] >= rows
+    assert found[1] >= tokens
+    assert found[0] * found[1] <= most

@@ -7,9 +7,8 @@ from typing import Any, Final
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-#: Tokens by which a slab grows: growing copies it, so not at every token.
+#: Tokens and rows that a slab begins with; it doubles when it grows, since growing copies it.
 _TOKENS: Final = 128
-#: Rows by which it grows.
 _ROWS: Final = 8
 
 
@@ -42,7 +41,9 @@ class _Layer(DynamicLayer):
 class Slab:
     """Rows ``0`` to ``rows - 1`` hold a text each; ``add`` and ``drop`` between passes, ``step`` after each."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_tokens: int) -> None:
+        #: Most tokens that it has room for, in all rows together.
+        self._max_tokens = max_tokens
         self.lengths: list[int] = []
         self.cache: Any = Cache(layers=[])
         #: The same as ``lengths``, and the rows' numbers, where the model is.
@@ -113,7 +114,7 @@ class Slab:
         had_rows, had_tokens = self._capacity
         if rows <= had_rows and tokens <= had_tokens:
             return
-        capacity = (max(had_rows, _up(rows, _ROWS)), max(had_tokens, _up(tokens, _TOKENS)))
+        capacity = capacity_for(rows, tokens, self._capacity, self._max_tokens)
         layers = self.cache.layers or [_Layer(self) for _ in like.layers]
         for own, theirs in zip(layers, like.layers, strict=True):
             own.keys = _grown(own.keys, theirs.keys, capacity)
@@ -122,13 +123,25 @@ class Slab:
         self._capacity = capacity
 
 
-def _up(number: int, step: int) -> int:
-    return -(-number // step) * step
+def capacity_for(rows: int, tokens: int, had: tuple[int, int], most: int) -> tuple[int, int]:
+    """Rows and tokens of each for which a slab is to have room: doubled, as far as ``most`` tokens in all allow."""
+    own_rows, own_tokens = _doubled(had[0] or _ROWS, rows), _doubled(had[1] or _TOKENS, tokens)
+    if own_rows * own_tokens <= most:
+        return own_rows, own_tokens
+    own_tokens = min(own_tokens, max(most // rows, tokens))
+    return max(rows, most // own_tokens), own_tokens
+
+
+def _doubled(size: int, needed: int) -> int:
+    while size < needed:
+        size *= 2
+    return size
 
 
 def _grown(old: torch.Tensor | None, like: torch.Tensor, capacity: tuple[int, int]) -> torch.Tensor:
     rows, tokens = capacity
     new = like.new_zeros((rows, like.shape[1], tokens, like.shape[3]))
     if old is not None:
-        new[: old.shape[0], :, : old.shape[2]] = old
+        kept = old[:rows, :, :tokens]
+        new[: kept.shape[0], :, : kept.shape[2]] = kept
     return new

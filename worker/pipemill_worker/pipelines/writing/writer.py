@@ -80,7 +80,7 @@ class Writer:
         self._max_rows = max_rows
         #: Most tokens whose keys and values are kept, in all rows together.
         self._max_tokens = max_tokens
-        self._slab = Slab()
+        self._slab = Slab(max_tokens)
         self._reading: list[_Prompt] = []
         self._writing: list[_Prompt] = []
 
