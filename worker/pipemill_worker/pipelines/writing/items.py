@@ -30,6 +30,8 @@ class PipelineWriter:
         self._max_tokens = max_tokens or CACHE_BYTES // bytes_per_token(model)
         self._writer = self._new()
         self._items: dict[Hashable, Item] = {}
+        #: The item that last found no room, and its draft: it is offered again at every step.
+        self._waiting: tuple[Item, Draft] | None = None
 
     @property
     def busy(self) -> bool:
@@ -58,8 +60,10 @@ class PipelineWriter:
 
     def offer(self, item: Item) -> bool:
         """Let an item take part from the next step on; False when there is no room for it now."""
-        draft = self._draft(item)
-        if not self._writer.has_room(draft):
+        waiting = self._waiting
+        draft = waiting[1] if waiting is not None and waiting[0] is item else self._draft(item)
+        self._waiting = None if self._writer.has_room(draft) else (item, draft)
+        if self._waiting:
             return False
         self._items[id(item)] = item
         self._writer.join(id(item), draft, _generator(item.payload, draft))
