@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipemill import Client
-from pipemill.errors import BrokerRefused
+from pipemill.errors import BrokerRefused, QueueFull
 from tests.e2e.rig import SLOW_ECHO, Serve, freeze_at_work, report_on
 from tests.faults.durable import DurableBroker
 from tests.faults.echo import COUNT, assert_balanced, submit
@@ -62,7 +62,7 @@ def test_a_broker_without_memory(serve: Serve, durable: DurableBroker) -> None:
         later = client.submit("echo", "later", countdown=5)
         expected = submit(client) | {later.id: "later"}
         admin.config_set("maxmemory", 1)
-        with pytest.raises(BrokerRefused, match="memory"):
+        with pytest.raises(QueueFull, match="memory"):
             client.submit("echo", "one more")
         worker = serve.start(catalogue)
         client.results(expected, timeout=120)
