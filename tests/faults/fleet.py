@@ -53,7 +53,9 @@ class Fleet:
         self._members.remove(member)
         cause = member.told.name if member.told else "unasked"
         self.exits[f"{cause} {code}"] += 1
-        if member.told is None or RIGHT[member.told] != code:
+        # Told before it listened to signals, and so before it took anything, it ends by the signal itself.
+        unheard = member.told is not None and code == -member.told and not member.process.output().strip()
+        if not unheard and (member.told is None or RIGHT[member.told] != code):
             self.complaints.append(f"{cause} {code}\n{member.process.output()[-TOLD:]}")
 
     def pids(self) -> set[int]:
