@@ -29,7 +29,7 @@ def rig() -> Rig:
 def lane(rig: Rig) -> Iterator[Lane]:
     """A running lane that requires signatures."""
     made = rig.lane()
-    made._verifier = Verifier(keyring=KEYRING, required=True, max_age_seconds=60)
+    made.verifier = Verifier(keyring=KEYRING, required=True, max_age_seconds=60)
     with rig.running(made):
         yield made
 

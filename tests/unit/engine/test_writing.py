@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from pipemill.protocol import JobStatus
+from pipemill.protocol import JobStatus, decode_message, encode_arguments, encode_message
+from pipemill.store.base import Leased
+from pipemill_worker.engine.work import Entry, Work
 from pipemill_worker.seams import JOINS, Item, Prepared
 from tests.helpers import until
-from tests.unit.engine.rig import Rig, Runner
+from tests.unit.engine.rig import QUEUE, Rig, Runner
 
 
 class Speller:
@@ -26,6 +28,9 @@ class Speller:
         return bool(self.spelling)
 
     def offer(self, item: Item) -> bool:
+        if item.payload == "stutter":
+            message = "it can't be begun"
+            raise ValueError(message)
         if len(self.spelling) >= self.room:
             return False
         self.spelling[id(item)] = (item, 0)
@@ -104,6 +109,29 @@ def test_a_step_that_fails_is_redone_alone(rig: Rig) -> None:
         assert rig.answers([jobs[0], jobs[1], jobs[3]]) == ["FIRST", "STUMBLE", "LAST"]
         assert rig.standing(jobs[2]).result is not None
         assert rig.result(jobs[2]).status is JobStatus.FAILED
+
+
+def test_a_job_that_cannot_be_offered_runs_alone(rig: Rig) -> None:
+    """What fails while a job is let in is that job's own affair: it runs alone, its neighbours are written."""
+    jobs = rig.put("first", "stutter", "last")
+    with rig.running():
+        assert rig.answers(jobs) == ["spelt first", "STUTTER", "spelt last"]
+    assert rig.runner.batches == [["stutter"]]
+    assert rig.hooks.failures == []
+
+
+def test_who_joins_has_had_its_turn(rig: Rig) -> None:
+    """A tenant that wrote much before another came doesn't stand behind it for ever: turns move on as texts join."""
+    lane = rig.lane()
+    jobs = rig.put("long" * 50, "short", parameters={})
+    with rig.running(lane):
+        rig.answers(jobs)
+    lane.take_out([])
+    (late,) = lane.runner.prepare("late", {}).items
+    work = Work(Leased("9|0", b""), decode_message(encode_message("late", QUEUE, encode_arguments("late", {})), QUEUE))
+    entry = Entry(work, 0, late)
+    lane.add([entry])
+    assert entry.turn > 0
 
 
 def test_a_cancelled_job_leaves_at_the_next_step(rig: Rig) -> None:

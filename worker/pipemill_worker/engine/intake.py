@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from pipemill.errors import (
     BrokerError,
@@ -116,7 +116,7 @@ class Intake:
         """Read one message; a job that can't start has its end with it."""
         lane = self._lane
         try:
-            job = decode_message(leased.raw, lane.name, lane.verify)
+            job = decode_message(leased.raw, lane.name, self._verify)
         except JobError as error:
             job = _nameless(message_id(leased.raw) or "", lane.name)
             work = Work(leased, job)
@@ -136,6 +136,24 @@ class Intake:
             due = job.eta if job.expires is None else min(job.eta, job.expires)
             return work, End(work, Outcome.PARKED, due=due)
         return work, None
+
+    def _verify(self, headers: Mapping[str, Any], body: bytes) -> str | None:
+        """See that a job is signed as the queue asks; the key that it is signed with.
+
+        Raises
+        ------
+        SignatureRefused
+            When it isn't.
+
+        """
+        lane = self._lane
+        if lane.verifier is None:
+            return None
+        try:
+            return lane.verifier.check(headers, lane.name, body, lane.now())
+        except SignatureRefused:
+            lane.gauges.refused_signatures += 1
+            raise
 
     def _with_payloads(self, works: list[Work], ends: list[End]) -> list[Work]:
         """Fetch what was sent by reference."""

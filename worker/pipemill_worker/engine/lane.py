@@ -7,12 +7,12 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Final
 
-from pipemill.errors import JobCancelled, JobExpired, SignatureRefused
+from pipemill.errors import JobCancelled, JobExpired
 from pipemill.protocol import Outcome
 from pipemill.protocol.names import REFERENCE_BYTES
 from pipemill.signing import Verifier
@@ -56,6 +56,26 @@ class _Overload:
 class Lane:
     """Shared by the engine's threads; ``changed`` guards all of it."""
 
+    #: Lanes of one device share its forward thread.
+    device: str
+    #: Where large parts of answers go: contents with more bytes than ``keep_above``.
+    blobs: BlobStore
+    #: Whether and when a job is tried again.
+    retry: RetryPolicy
+    #: Checks signatures of jobs; ``None`` where nobody asks for it.
+    verifier: Verifier | None
+    #: Most jobs leased at a time: what runs, what is ready, and what is being prepared; fewer if ``adaptive``, where
+    #: fewer keep the device busy.
+    prefetch: int
+    #: Longest wait of a ready item for others while the device is free, in seconds.
+    _max_wait: float
+    #: Ready items; the first is the next, among equals in urgency.
+    pool: list[Entry]
+    #: Jobs that will hardly be answered in time: not prepared as long as the device has others.
+    aside: list[Work]
+    #: Jobs that were taken and aren't prepared yet.
+    preparing: int
+
     def __init__(  # noqa: PLR0913  # each is a part of the lane
         self,
         info: QueueInfo,
@@ -74,43 +94,26 @@ class Lane:
         retry: RetryPolicy = NEVER,
         verifier: Verifier | None = None,
     ):
-        self.info = info
-        self.store = store
-        self.runner = runner
-        #: Where large parts of answers go.
+        self.info, self.store, self.runner, self.device = info, store, runner, device
         self.blobs = store.blobs if blobs is None else blobs
-        #: Contents of an answer with more bytes than this are put there.
-        self.keep_above = keep_above
-        self._verifier = verifier
-        self.limits = limits
-        #: Whether and when a job is tried again.
-        self.retry = retry
-        #: Most jobs leased at a time: what runs, what is ready, and what is being prepared.
-        self.prefetch = prefetch
-        #: Whether fewer are leased where fewer keep the device busy.
-        self._adaptive = adaptive
-        #: Longest wait of a ready item for others while the device is free, in seconds.
-        self._max_wait = max_wait
-        #: Lanes of one device share its forward thread.
-        self.device = device
+        self.keep_above, self.retry = keep_above, retry
+        self.limits, self.prefetch = limits, prefetch
+        self._adaptive, self._max_wait = adaptive, max_wait
+        self.verifier, self._keep_ceiling = verifier, keep_ceiling
         self.changed = threading.Condition()
         self.paused = False
         self.held: dict[str, Work] = {}
-        #: Ready items; the first is the next, among equals in urgency.
         self.pool: list[Entry] = []
-        self._turns = Turns()
         self.running: list[Entry] = []
+        self.aside: list[Work] = []
         self.cancelled: dict[str, None] = {}
+        self.preparing = 0
         self.to_prepare = Line()
         self.to_end: queue.SimpleQueue[list[End] | None] = queue.SimpleQueue()
-        #: Jobs that were taken and aren't prepared yet.
-        self.preparing = 0
-        #: Jobs that will hardly be answered in time: not prepared as long as the device has others.
-        self.aside: list[Work] = []
-        self._overload = _Overload()
         self.gauges = Gauges()
         self.model = CostModel(curve)
-        self._keep_ceiling = keep_ceiling
+        self._overload = _Overload()
+        self._turns = Turns()
         self._arrivals = Arrivals()
         self._clock_offset = time.time() - time.monotonic()
 
@@ -128,25 +131,6 @@ class Lane:
     def now(self) -> float:
         """The server's time, in seconds since the epoch."""
         return self._clock_offset + time.monotonic()
-
-    # -- signatures
-
-    def verify(self, headers: Mapping[str, Any], body: bytes) -> str | None:
-        """See that a job is signed as the queue asks; the key that it is signed with.
-
-        Raises
-        ------
-        SignatureRefused
-            When it isn't.
-
-        """
-        if self._verifier is None:
-            return None
-        try:
-            return self._verifier.check(headers, self.name, body, self.now())
-        except SignatureRefused:
-            self.gauges.refused_signatures += 1
-            raise
 
     # -- jobs in hand
 
@@ -270,17 +254,22 @@ class Lane:
         """Compose the next batch from the pool and take it out; with it, the ends of those whose time is over."""
         with self.changed:
             ends = self._drop(is_revoked)
-            waiting, limits = self._in_time() if self.runner.writer is None else (self._apart(), self.limits)
+            waiting, limits = self._in_time()
             batch = [waiting[index] for index in compose(waiting, limits)]
-            if batch:
-                self._turns.note_taken(min(entry.turn for entry in batch))
-            taken = set(map(id, batch))
-            self.pool = [entry for entry in self.pool if id(entry) not in taken]
+            self.take_out(batch)
             self.running = batch
-            for entry in batch:
-                entry.work.started = True
             self._overload.busy_until = time.monotonic() + self.predicted_seconds(batch)
             return batch, ends
+
+    def take_out(self, entries: Sequence[Entry]) -> None:
+        """Items leave the pool for the device: their turns are over, and their jobs are started."""
+        with self.changed:
+            if entries:
+                self._turns.note_taken(min(entry.turn for entry in entries))
+            taken = set(map(id, entries))
+            self.pool = [entry for entry in self.pool if id(entry) not in taken]
+            for entry in entries:
+                entry.work.started = True
 
     def predicted_seconds(self, batch: Sequence[Entry]) -> float:
         """How long a forward pass over these items should take; 0 while nothing is known."""
@@ -296,10 +285,6 @@ class Lane:
             ends = self._drop(is_revoked)
             self._overload.gave_way = max(self._overload.gave_way - len(ends), 0)
             return ends
-
-    def _apart(self) -> list[Entry]:
-        """The items that can't be continued together with others."""
-        return [entry for entry in self.pool if entry.group != JOINS]
 
     @property
     def has_work(self) -> bool:
@@ -322,7 +307,12 @@ class Lane:
         return ends
 
     def _in_time(self) -> tuple[list[Entry], BatchLimits]:
-        """The items that can be answered before their deadline, if any, and the limits of a pass that can."""
+        """The items that can be answered before their deadline, if any, and the limits of a pass that can.
+
+        Where texts are written together, those that can't join them: how long an answer takes isn't told by its items.
+        """
+        if self.runner.writer is not None:
+            return [entry for entry in self.pool if entry.group != JOINS], self.limits
         self._overload = _Overload()
         if all(entry.work.job.expires is None for entry in self.pool):
             return self.pool, self.limits
@@ -335,9 +325,8 @@ class Lane:
         if len(chosen) == len(self.pool):
             return self.pool, self.limits
         waiting = [self.pool[index] for index in chosen]
-        self._overload.gave_way = len(
-            {entry.work.field for entry in self.pool} - {entry.work.field for entry in waiting}
-        )
+        gave_way = {entry.work.field for entry in self.pool} - {entry.work.field for entry in waiting}
+        self._overload.gave_way = len(gave_way)
         self._overload.notice = self._answered_in(cost)
         return (waiting, replace(self.limits, max_cost=cost)) if waiting else (self.pool, self.limits)
 

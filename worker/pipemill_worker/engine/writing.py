@@ -43,7 +43,7 @@ class Writing:
         """Let items join, go one token further in all, and run a batch of those that can't join if it is their turn."""
         ends = self._leave()
         if not stopping:
-            self._join()
+            ends += self._join()
         if self._writer.busy:
             ends += self._step()
         if not stopping and (not self._writer.busy or self._stepped >= self._apart):
@@ -63,16 +63,22 @@ class Writing:
     def _end_of(self, entry: Entry) -> End | None:
         return None if entry.work.ended else self._lane.untimely(entry.work, self._is_revoked)
 
-    def _join(self) -> None:
-        joined: list[Entry] = []
-        for entry in _joiners(self._lane):
-            if not self._writer.offer(entry.item):
-                break
-            entry.work.started = True
-            joined.append(entry)
-        if joined:
-            _take_out(self._lane, joined)
-            self._lane.running = [*self._lane.running, *joined]
+    def _join(self) -> list[End]:
+        """Let items join as far as there is room; one that can't be offered runs alone: its failure is its own."""
+        lane, ends = self._lane, list[End]()
+        for entry in _joiners(lane):
+            try:
+                if not self._writer.offer(entry.item):
+                    break
+            except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to this job
+                text = "queue %s: a job can't be written with others (%s), writing it alone"
+                log.warning(text, lane.name, type(error).__name__, extra={"event": "batch_failed"})
+                lane.take_out([entry])
+                ends += self._run_beside([entry])
+            else:
+                lane.take_out([entry])
+                lane.running = [*lane.running, entry]
+        return ends
 
     def _step(self) -> list[End]:
         lane, started = self._lane, time.perf_counter()
@@ -105,16 +111,21 @@ class Writing:
     def _run_others(self) -> list[End]:
         lane, writing = self._lane, self._lane.running
         batch, ends = lane.next_batch(self._is_revoked)
+        lane.running = writing
+        if batch:
+            started = time.perf_counter()
+            ends += self._run_beside(batch)
+            self._stepped, self._apart = 0.0, time.perf_counter() - started
+        return ends
+
+    def _run_beside(self, batch: Sequence[Entry]) -> list[End]:
+        """Run items apart, while others are being written."""
+        lane, writing = self._lane, self._lane.running
         lane.running = [*writing, *batch]
-        if not batch:
-            return ends
-        started = time.perf_counter()
         try:
-            ends += self._device.run_batch(lane, batch)
+            return self._device.run_batch(lane, batch)
         finally:
             lane.running = writing
-        self._stepped, self._apart = 0.0, time.perf_counter() - started
-        return ends
 
 
 def _note_step(lane: Lane, ended: Sequence[Entry], seconds: float) -> None:
@@ -129,13 +140,6 @@ def _joiners(lane: Lane) -> list[Entry]:
     """Items of the pool that are to be written together, most urgent first."""
     with lane.changed:
         return sorted((entry for entry in lane.pool if entry.group == JOINS), key=attrgetter("urgency", "turn"))
-
-
-def _take_out(lane: Lane, entries: Sequence[Entry]) -> None:
-    """Take items out of the pool."""
-    with lane.changed:
-        taken = set(map(id, entries))
-        lane.pool = [entry for entry in lane.pool if id(entry) not in taken]
 
 
 def hand_out(batch: Sequence[Entry], outputs: Sequence[Any], untimely: Callable[[Work], End | None]) -> list[End]:

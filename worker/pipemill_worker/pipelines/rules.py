@@ -145,7 +145,12 @@ TASK_RULES: Final[Mapping[str, TaskRule]] = MappingProxyType(
             "the model may be asked cell by cell, each question with the last one's answer", item="a table"
         ),
         "text-classification": _text(),
-        "text-generation": _writes(_WRITES, Sharing.EXACT, "prompt_text"),
+        "text-generation": _writes(
+            "prompts join and leave at every token, whatever their settings, with models that need nothing but keys and"
+            f" values. Beams, and other models: {_WRITES}",
+            Sharing.EXACT,
+            "prompt_text",
+        ),
         "text-to-audio": _solo("voices draw by chance, and the waveforms of a batch come as one tensor", item="a text"),
         "text2text-generation": _writes(_ENCODES, Sharing.PADDED),
         "token-classification": _text(per_item=("sentence", "word_ids", "word_to_chars_map"), per_token=True),
