@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from pipemill import Client
-from tests.e2e.rig import report_on
+from tests.e2e.rig import SLOW_ECHO, Process, Serve, freeze_at_work, report_on
 from tests.faults.accounting import Account, settle
 from tests.faults.watch import Watcher, leftovers, results
 from tests.helpers import until
@@ -20,6 +20,14 @@ def submit(client: Client, count: int = COUNT, *, first: int = 0) -> dict[str, s
     """Submit jobs whose answers tell them apart; the answer to each."""
     texts = [f"text {number}" for number in range(first, first + count)]
     return {job.id: text for job, text in zip(client.submit_many("echo", texts), texts, strict=True)}
+
+
+def caught_at_work(serve: Serve, client: Client) -> tuple[Process, dict[str, str]]:
+    """A worker frozen in the middle of jobs of the slow lane; the answer to each of them."""
+    worker = serve(SLOW_ECHO)
+    expected = submit(client)
+    freeze_at_work(worker, client, "echo")
+    return worker, expected
 
 
 def until_quiet(client: Client) -> None:

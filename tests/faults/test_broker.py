@@ -6,9 +6,9 @@ import pytest
 
 from pipemill import Client
 from pipemill.errors import BrokerRefused, QueueFull
-from tests.e2e.rig import SLOW_ECHO, Serve, freeze_at_work, report_on
+from tests.e2e.rig import SLOW_ECHO, Serve, report_on
 from tests.faults.durable import DurableBroker
-from tests.faults.echo import COUNT, assert_balanced, submit
+from tests.faults.echo import COUNT, assert_balanced, caught_at_work, submit
 from tests.faults.watch import Watcher
 
 
@@ -16,9 +16,7 @@ def test_a_broker_that_stands_still(serve: Serve, durable: DurableBroker) -> Non
     """A broker that answers nobody for longer than a command may take, and than a lease: every job ends once."""
     serve.broker = durable.url
     with Watcher(durable.url) as watcher, Client(durable.url) as client:
-        worker = serve(SLOW_ECHO)
-        expected = submit(client)
-        freeze_at_work(worker, client, "echo")
+        worker, expected = caught_at_work(serve, client)
         durable.freeze()
         worker.thaw()
         worker.until(lambda: "no answer from the broker" in worker.output(), "the worker has noticed")
@@ -32,9 +30,7 @@ def test_a_full_disk(serve: Serve, durable: DurableBroker) -> None:
     """A broker that refuses writes (MISCONF): producers are told, workers wait, and every job ends once."""
     serve.broker = durable.url
     with Watcher(durable.url) as watcher, Client(durable.url) as client:
-        worker = serve(SLOW_ECHO)
-        expected = submit(client)
-        freeze_at_work(worker, client, "echo")
+        worker, expected = caught_at_work(serve, client)
         durable.fill_disk()
         worker.thaw()
         worker.until(lambda: "MISCONF" in worker.output(), "the worker has noticed")

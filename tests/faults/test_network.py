@@ -11,8 +11,8 @@ import redis
 from pipemill import Client
 from pipemill.errors import BrokerUnavailable
 from pipemill.store.connection import script
-from tests.e2e.rig import SLOW_ECHO, Serve, freeze_at_work, leased_messages, report_on
-from tests.faults.echo import COUNT, assert_balanced, submit
+from tests.e2e.rig import SLOW_ECHO, Serve, leased_messages, report_on
+from tests.faults.echo import COUNT, assert_balanced, caught_at_work, submit
 from tests.faults.proxy import Proxy
 from tests.faults.watch import Watcher
 from tests.helpers import until
@@ -91,9 +91,7 @@ def test_a_network_that_is_cut(serve: Serve, client: Client) -> None:
     direct = serve.broker
     with Watcher(direct) as watcher, Proxy(port_of(direct)) as proxy:
         serve.broker = proxy.url
-        worker = serve(SLOW_ECHO)
-        expected = submit(client)
-        freeze_at_work(worker, client, "echo")
+        worker, expected = caught_at_work(serve, client)
         proxy.cut()
         worker.thaw()
         worker.until(lambda: "trying again" in worker.output(), "the worker has noticed")
@@ -108,9 +106,7 @@ def test_a_network_that_falls_silent(serve: Serve, client: Client) -> None:
     direct = serve.broker
     with Watcher(direct) as watcher, Proxy(port_of(direct)) as proxy:
         serve.broker = proxy.url
-        far = serve(SLOW_ECHO)
-        expected = submit(client)
-        freeze_at_work(far, client, "echo")
+        far, expected = caught_at_work(serve, client)
         proxy.part()
         far.thaw()
         serve.broker = direct

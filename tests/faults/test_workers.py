@@ -16,17 +16,27 @@ from tests.e2e.rig import (
     SLOW_ECHO,
     Process,
     Serve,
-    freeze_at_work,
     importing_tests,
     leased_messages,
     report_on,
 )
-from tests.faults.echo import COUNT, assert_balanced, submit, until_quiet
+from tests.faults.echo import COUNT, assert_balanced, caught_at_work, submit, until_quiet
 from tests.faults.watch import Watcher
 from tests.helpers import until
 
 #: Every kind of thread that an engine has: one that is new here must die here, too.
-KINDS: Final = ("complete", "forward", "heartbeat", "intake", "prepare", "reap", "sweep")
+KINDS: Final = (
+    "complete",
+    "forward",
+    "heartbeat",
+    "intake",
+    "listen",
+    "overdue",
+    "prepare",
+    "reap",
+    "sweep",
+    "watchdog",
+)
 #: One job a batch and few leased; media have a place of their own, so that there is a sweeper.
 WITH_BLOBS: Final = """
 worker: {{lease_seconds: 2, max_deliveries: 100}}
@@ -53,9 +63,7 @@ def server_time(broker: redis.Redis) -> float:
 def test_a_sleeper_overwrites_nothing_when_it_wakes(serve: Serve, client: Client, broker: redis.Redis) -> None:
     """A worker frozen past its lease wakes after another ended its jobs: it overwrites nothing, and serves on."""
     with Watcher(serve.broker) as watcher:
-        sleeper = serve(SLOW_ECHO)
-        expected = submit(client)
-        freeze_at_work(sleeper, client, "echo")
+        sleeper, expected = caught_at_work(serve, client)
         held = leased_messages(broker)
         other = serve(SLOW_ECHO)
         client.results(expected, timeout=120)

@@ -51,6 +51,57 @@ DEFAULTS: dict[str, Any] = {
     "device": "auto",
 }
 
+#: Every default of a queue that says only its task.
+QUEUE_DEFAULTS: dict[str, Any] = {
+    "task": "echo",
+    "model": None,
+    "revision": None,
+    "dtype": "auto",
+    "device": "auto",
+    "device_map": None,
+    "quantisation": None,
+    "compile": False,
+    "adapter": None,
+    "adapter_revision": None,
+    "trust_remote_code": False,
+    "urls": None,
+    "parameters": {},
+    "batch": {
+        "max_items": 64,
+        "max_tokens": None,
+        "max_amplification": 1.5,
+        "max_wait_ms": 10.0,
+        "calibrate": True,
+        "packing": True,
+        "tolerance": 1e-4,
+    },
+    "limits": {
+        "max_depth": 100_000,
+        "max_bytes": None,
+        "max_tenant_depth": None,
+        "max_tenant_bytes": None,
+        "max_memory_share": 0.9,
+        "max_input_bytes": None,
+        "max_media": 16,
+        "max_media_bytes": 67_108_864,
+        "max_pixels": 25_000_000,
+        "max_seconds": 1_800,
+        "max_frames": 1_024,
+    },
+    "retry": {
+        "max_attempts": 3,
+        "backoff_seconds": 1.0,
+        "max_backoff_seconds": 60.0,
+        "jitter": True,
+        "errors": "transient",
+    },
+    "fair": True,
+    "priority_ageing_seconds": 60.0,
+    "signed": None,
+    "result_ttl_seconds": 3_600,
+    "prefetch": None,
+}
+
 
 def write(folder: Path, text: str = "queues: {q: {task: echo}}") -> Path:
     """Write a catalogue."""
@@ -223,55 +274,7 @@ def test_defaults_are_complete(tmp_path: Path) -> None:
     catalogue = load_catalogue(write(tmp_path, text), environ={})
     queue = catalogue.queues["q"]
     assert catalogue.worker.model_dump() == {name: DEFAULTS[name] for name in type(catalogue.worker).model_fields}
-    assert queue.model_dump() == {
-        "task": "echo",
-        "model": None,
-        "revision": None,
-        "dtype": "auto",
-        "device": "auto",
-        "device_map": None,
-        "quantisation": None,
-        "compile": False,
-        "adapter": None,
-        "adapter_revision": None,
-        "trust_remote_code": False,
-        "urls": None,
-        "parameters": {},
-        "batch": {
-            "max_items": 64,
-            "max_tokens": None,
-            "max_amplification": 1.5,
-            "max_wait_ms": 10.0,
-            "calibrate": True,
-            "packing": True,
-            "tolerance": 1e-4,
-        },
-        "limits": {
-            "max_depth": 100_000,
-            "max_bytes": None,
-            "max_tenant_depth": None,
-            "max_tenant_bytes": None,
-            "max_memory_share": 0.9,
-            "max_input_bytes": None,
-            "max_media": 16,
-            "max_media_bytes": 67_108_864,
-            "max_pixels": 25_000_000,
-            "max_seconds": 1_800,
-            "max_frames": 1_024,
-        },
-        "retry": {
-            "max_attempts": 3,
-            "backoff_seconds": 1.0,
-            "max_backoff_seconds": 60.0,
-            "jitter": True,
-            "errors": "transient",
-        },
-        "fair": True,
-        "priority_ageing_seconds": 60.0,
-        "signed": None,
-        "result_ttl_seconds": 3_600,
-        "prefetch": None,
-    }
+    assert queue.model_dump() == QUEUE_DEFAULTS
     assert queue.prefetch_jobs == 256
     assert catalogue.blobs is None
 
