@@ -96,8 +96,9 @@ def test_who_pushes_as_celery_does_is_a_tenant_without_a_name(rig: Rig) -> None:
     for job in of("bolt", *(f"p{n}" for n in range(6))):
         rig.push(QUEUE, plain(job.message))
     taken = ids(rig.worker().take(7))
-    assert sum(name.startswith("p") for name in taken) >= 3
-    assert [name for name in taken if name.startswith("p")] == [f"p{n}" for n in range(6)][: len(taken) - 4]
+    pushed = [name for name in taken if name.startswith("p")]
+    assert 3 <= len(pushed) <= 4
+    assert pushed == [f"p{n}" for n in range(len(pushed))]
 
 
 def test_an_unfair_queue_keeps_the_order_in_which_jobs_came(rig: Rig) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipemill_worker.policy.batching import BatchLimits
 from pipemill_worker.policy.calibration import Calibration, sized
-from pipemill_worker.policy.curve import CostModel, Point, knee, seconds_at
+from pipemill_worker.policy.curve import CostModel, Point, cost_within, knee, seconds_at
 
 #: A loaded machine is no failure: examples may take their time.
 patient = settings(deadline=None)
@@ -161,3 +161,25 @@ def test_a_calibration_survives_json() -> None:
     after = Calibration.from_json(before.to_json())
     assert after.to_json() == before.to_json()
     assert after.best == before.best
+
+
+@patient
+@given(CURVES, st.floats(1e-4, 100))
+def test_the_largest_pass_within_a_time_takes_that_time(measured: list[Point], seconds: float) -> None:
+    """It is no smaller than the smallest measured; any will do where large ones take no longer."""
+    cost = cost_within(measured, seconds)
+    assert cost >= measured[0].cost
+    if cost == measured[0].cost:
+        assert seconds_at(measured, cost) >= seconds * (1 - 1e-6)
+    elif cost < float("inf"):
+        assert seconds_at(measured, cost) == pytest.approx(seconds)
+
+
+def test_a_slower_machine_takes_less_in_the_same_time() -> None:
+    """What passes take now counts, not what they took when they were measured; before the first one anything goes."""
+    model = CostModel(curve((1, 1.0), (2, 2.0), (4, 4.0)))
+    assert model.cost_within(3.0) == pytest.approx(96)
+    for _ in range(100):
+        model.observe(2, 64, 4.0)
+    assert model.cost_within(4.0) == pytest.approx(64, rel=0.01)
+    assert CostModel().cost_within(1.0) == float("inf")

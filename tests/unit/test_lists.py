@@ -132,3 +132,20 @@ def test_a_queue_that_is_not_fair_keeps_the_order_in_which_jobs_came() -> None:
         lists.add(0, job(tenant, number), fair=False)
     assert take(lists, 9) == ["acme-0", "acme-1", "bolt-2", "acme-3"]
     assert lists.by_tenant() == {}
+
+
+@given(st.integers(0, 3_000), st.integers(0, 3_000), st.integers(1, 9), st.sampled_from([0, 1]))
+def test_a_tenants_only_job_waits_in_the_plain_list_and_before_its_next(one: int, two: int, n: int, busy: int) -> None:
+    """Whatever they cost, and whether or not another tenant has a backlog."""
+    lists = Lists()
+    for number in range(20 * busy):
+        lists.add(0, job("flood", number), fair=True)
+    take(lists, busy)
+    lists.add(0, job("light", 1, one), fair=True)
+    lists.add(0, job("light", 2, two), fair=True)
+    assert lists.by_tenant() == ({"flood": 19} if busy else {}) | {"light": 1}
+    order: list[str] = []
+    while got := take(lists, n):
+        order += got
+    assert order.index("light-1") < order.index("light-2")
+    assert order.index("light-1") <= 1

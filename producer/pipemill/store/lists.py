@@ -55,7 +55,7 @@ class Step:
         if not any(self.lists):
             return "" if self.lists else None
         if "" in self.lists:
-            self.turns.setdefault("", self.last + self.lists[""][0].cost)
+            self.turns.setdefault("", self.last)
         return min(sorted(self.lists), key=self.turns.__getitem__)
 
     def settle(self) -> None:
@@ -93,6 +93,11 @@ class Lists:
         return sum(len(jobs) for step in self._steps for jobs in step.lists.values())
 
     @property
+    def wakes(self) -> bool:
+        """Whether a job is where idle workers wait for one."""
+        return "" in self._steps[0].lists
+
+    @property
     def bytes(self) -> int:
         """What all jobs that wait count for."""
         return sum(job.bytes for job in self)
@@ -112,7 +117,7 @@ class Lists:
         return dict(counts)
 
     def of(self, tenant: str) -> tuple[int, int]:
-        """A tenant's jobs and their bytes. The first job of an idle queue waits in the plain list."""
+        """A tenant's jobs and their bytes. Its only job may wait in the plain list."""
         jobs = [job for step in self._steps for job in step.lists.get(tenant, ())]
         first = self._steps[0].lists.get("", ())
         jobs += [job for job in list(first)[:1] if tenant and job.home(fair=True) == tenant]
@@ -131,10 +136,10 @@ class Lists:
         return min(depth, its * self.sharing(index))
 
     def add(self, index: int, job: Waiting, *, fair: bool) -> None:
-        """Put a job into the list it belongs into; the first of an idle queue into the plain one."""
-        step = self._steps[index]
-        idle = index == 0 and not step.lists
-        step.add("" if idle else job.home(fair=fair), job)
+        """Put a job into the list it belongs into; a tenant's only one into the plain list while that is empty."""
+        step, tenant = self._steps[index], job.home(fair=fair)
+        alone = index == 0 and not step.lists.keys() & {"", tenant}
+        step.add("" if alone else tenant, job)
 
     def push(self, index: int, job: Waiting) -> None:
         """Put a job into the plain list, as any Celery client may."""

@@ -151,9 +151,9 @@ class MemoryJobStore:
             self._broker.announced.add(self._name)
 
     def wait(self, timeout: float) -> bool:
-        """Block until the queue has a job, or for ``timeout`` seconds; whether it has."""
+        """Block until the most urgent plain list has a job, or for ``timeout`` seconds; whether it has."""
         with self._broker.changed:
-            return self._broker.changed.wait_for(lambda: len(self._queue.lists) > 0, timeout)
+            return self._broker.changed.wait_for(lambda: self._queue.lists.wakes, timeout)
 
     def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0) -> Taken:
         """Lease up to ``n`` jobs, after waiting for the first."""

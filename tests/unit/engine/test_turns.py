@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,10 +13,13 @@ from pipemill.store.base import Leased, QueueInfo
 from pipemill.store.memory import MemoryBroker, MemoryJobStore
 from pipemill_worker.engine import Lane
 from pipemill_worker.engine.line import PART, Line
+from pipemill_worker.engine.tenants import Tenants
 from pipemill_worker.engine.work import Entry, Work
 from pipemill_worker.policy.batching import BatchLimits
-from pipemill_worker.policy.turns import Turns
+from pipemill_worker.policy.curve import Curve, Point
+from pipemill_worker.policy.turns import REMEMBERED_SECONDS, Turns, heavy_ones, shared_seconds
 from pipemill_worker.seams import Item, Prepared
+from tests.helpers import until
 from tests.unit.engine.rig import QUEUE, Rig, Runner
 
 SINGLE = BatchLimits(max_items=1, max_cost=1_000, max_amplification=100.0)
@@ -33,10 +37,11 @@ def entry(name: str, tenant: str = "", *, cost: int = 10, step: int = 0) -> Entr
     return made
 
 
-def lane(*, fair: bool = True) -> Lane:
+def lane(*, fair: bool = True, limits: BatchLimits = SINGLE, curve: Curve = ()) -> Lane:
     """A lane that runs one item at a time."""
     store = MemoryJobStore(MemoryBroker(), QUEUE, lease_seconds=5.0)
-    return Lane(QueueInfo(name=QUEUE, task="w", fair=fair), store, Runner(), limits=SINGLE, prefetch=256, device="cpu")
+    info = QueueInfo(name=QUEUE, task="w", fair=fair)
+    return Lane(info, store, Runner(), limits=limits, prefetch=256, device="cpu", curve=curve)
 
 
 def order(mine: Lane) -> list[str]:
@@ -127,3 +132,117 @@ def test_a_worker_serves_a_light_tenant_beside_a_flood() -> None:
     at = next(number for number, batch in enumerate(rig.runner.batches) if "light" in batch)
     assert at <= 6
     assert len(rig.runner.batches[at]) > 1
+
+
+def test_a_shared_pass_takes_half_as_long_again_as_one_item() -> None:
+    """Or as nobody notices: large models pay with part of their rate, tiny ones with nothing."""
+    assert shared_seconds(0.2) == pytest.approx(0.3)
+    assert shared_seconds(0.001) == 0.005
+
+
+def test_heavy_is_who_has_a_quarter_of_what_waits() -> None:
+    """Nobody is where many have as much as each other."""
+    assert heavy_ones({"flood": 90.0, "light": 10.0}) == {"flood"}
+    assert heavy_ones(dict.fromkeys("abc", 10.0)) == {*"abc"}
+    assert heavy_ones(dict.fromkeys("abcdef", 10.0)) == set()
+    assert heavy_ones({}) == set()
+
+
+def uneven(mine: Lane, *, light: str = "light") -> None:
+    """Let a job come, that of a light tenant unless told otherwise, beside another's flood."""
+    mine.add([entry(f"f{n}", "flood") for n in range(64)])
+    mine.add([entry("l0", light)])
+    for each in mine.pool:
+        mine.note_prepared([each], 0.0)
+
+
+def sizes(mine: Lane) -> list[int]:
+    """How many items the next passes hold."""
+    return [len(mine.next_batch(lambda _: False)[0]) for _ in range(3)]
+
+
+MEASURED = [Point(items=n, cost=10 * n, seconds=0.1 + 0.02 * n) for n in (1, 2, 4, 8, 16, 32, 64)]
+FULL = BatchLimits(max_items=64, max_cost=640, max_amplification=100.0)
+
+
+def test_a_light_tenant_has_a_pass_of_its_own_and_a_heavy_ones_are_short() -> None:
+    """Whoever comes next waits for half as long again as one item takes, and nobody waits for what doesn't come."""
+    mine = lane(limits=FULL, curve=MEASURED)
+    uneven(mine)
+    batch, _ = mine.next_batch(lambda _: False)
+    assert [each.work.job.id for each in batch] == ["f0", "l0"]  # The flood's first was a light one's, too.
+    assert sizes(mine) == [4, 4, 4]
+
+
+def test_passes_are_full_where_nobody_is_light() -> None:
+    """One tenant alone, tenants that have as much as each other, and a queue that takes no turns."""
+    one = lane(limits=FULL, curve=MEASURED)
+    uneven(one, light="flood")
+    assert sizes(one)[0] == 64
+    unfair = lane(fair=False, limits=FULL, curve=MEASURED)
+    uneven(unfair)
+    assert sizes(unfair)[0] == 64
+    even = lane(limits=FULL, curve=MEASURED)
+    even.add([entry(f"{tenant}{n}", tenant) for n in range(16) for tenant in "abcdef"])
+    even.add([entry("g0", "g")])
+    assert sizes(even)[0] == 64
+
+
+def test_light_tenants_share_a_full_pass() -> None:
+    """Many of them are no flood: their items are computed together."""
+    mine = lane(limits=FULL, curve=MEASURED)
+    mine.add([entry(f"f{n}", "flood") for n in range(64)])
+    mine.next_batch(lambda _: False)
+    mine.add([entry(f"f{n}", "flood") for n in range(64, 128)])
+    mine.add([entry(f"l{n}", f"light-{n}") for n in range(20)])
+    batch, _ = mine.next_batch(lambda _: False)
+    assert {each.work.job.id for each in batch} == {f"l{n}" for n in range(20)}
+
+
+def test_a_light_tenant_is_remembered_for_a_minute_after_its_last_job() -> None:
+    """Also one that came before the flood did; passes are full again then."""
+    tenants = Tenants(fair=True)
+    tenants.line_up([entry("l0", "light")], 0.0)
+    pool = [entry(f"f{n}", "flood") for n in range(8)]
+    tenants.line_up(pool, 1.0)
+    tenants.look([], 1.0)
+    assert not tenants.uneven(1.0)
+    tenants.look(pool, 2.0)
+    assert tenants.uneven(REMEMBERED_SECONDS)
+    assert not tenants.uneven(0.1 + REMEMBERED_SECONDS)
+    tenants.look(pool, 0.1 + REMEMBERED_SECONDS)
+    assert not tenants.uneven(0.1 + REMEMBERED_SECONDS)
+
+
+def test_a_tenants_only_job_is_taken_though_there_is_no_room() -> None:
+    """A worker whose hands are full of a flood has it ready before the pass that runs has ended."""
+    rig = Rig()
+    mine = rig.lane()
+    rig.runner.go.clear()
+    with rig.running(mine):
+        flood = rig.put(*(f"f{n:03}" for n in range(200)), tenant="flood")
+        until(lambda: len(mine.held) == len(flood), "the flood is in hand")
+        first = rig.put("first", tenant="light")
+        until(lambda: any(each.work.tenant == "light" for each in mine.pool), "the light tenant's first job is ready")
+        rig.runner.go.set()
+        until(lambda: mine.shared, "it was seen")
+        rig.runner.go.clear()
+        rig.put(*(f"g{n:03}" for n in range(600)), tenant="flood")
+        until(lambda: mine.room() == 0, "there is no room")
+        (second,) = rig.put("second", tenant="light")
+        until(lambda: second in {each.job.id for each in mine.held.values()}, "the job is in hand")
+        rig.runner.go.set()
+        assert rig.answers([*first, second]) == ["FIRST", "SECOND"]
+
+
+def test_without_light_tenants_nobody_is_taken_without_room() -> None:
+    """A worker alone with a flood leaves to others what it has no room for."""
+    rig = Rig()
+    mine = rig.lane()
+    rig.runner.go.clear()
+    with rig.running(mine):
+        rig.put(*(f"f{n:03}" for n in range(600)), tenant="flood")
+        until(lambda: mine.room() == 0, "there is no room")
+        assert not mine.listens
+        assert len(mine.held) == mine.prefetch
+        rig.runner.go.set()

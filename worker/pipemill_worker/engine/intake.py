@@ -24,6 +24,8 @@ from pipemill_worker.engine.work import End, Work
 IDLE_SECONDS: Final = 0.1
 #: How long an intake waits for its turn while a job that was delivered before has the process for itself, in seconds.
 SUSPECT_SECONDS: Final = 0.01
+#: How long an intake without room waits for a job of another tenant before it looks for room, in seconds.
+LISTEN_SECONDS: Final = 0.02
 #: How long an intake without room waits before it looks at the stop signal again, in seconds.
 NO_ROOM_SECONDS: Final = 0.2
 
@@ -43,8 +45,10 @@ class Intake:
         """Lease jobs whenever there is room, until the engine stops."""
         lane, stopping = self._lane, self._wiring.stopping
         while not stopping.is_set():
-            if lane.wait_for_room(NO_ROOM_SECONDS):
+            if lane.wait_for_room(0.0 if lane.listens else NO_ROOM_SECONDS):
                 self._wiring.retrying(self._step, f"queue {lane.name}: take", stopping)
+            elif lane.listens:
+                self._wiring.retrying(self._listen, f"queue {lane.name}: listen", stopping)
 
     def _step(self) -> None:
         """Take what is there, once something is there or a little time has passed."""
@@ -59,6 +63,11 @@ class Intake:
         self._drained = took is not None and took < min(room, lane.limits.max_items)
         if took is None:
             # A job that was delivered before is held, or its turn is next.
+            self._wiring.stopping.wait(SUSPECT_SECONDS)
+
+    def _listen(self) -> None:
+        """Take a job although there is no room: its tenant has no other, and is owed the next turn."""
+        if self._lane.store.wait(LISTEN_SECONDS) and self._take(1, 0.0) is None:
             self._wiring.stopping.wait(SUSPECT_SECONDS)
 
     def _take(self, n: int, patience: float) -> int | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any, Final
 
@@ -19,13 +18,14 @@ from pipemill.signing import Verifier
 from pipemill.store.base import BlobStore, JobStore, QueueInfo
 from pipemill_worker.engine.gauges import Gauges
 from pipemill_worker.engine.line import Line
+from pipemill_worker.engine.overload import Overload
+from pipemill_worker.engine.tenants import Tenants, next_ones
 from pipemill_worker.engine.work import End, Entry, Work
 from pipemill_worker.policy.batching import BatchLimits, compose, padded_cost
 from pipemill_worker.policy.curve import CostModel, Curve
-from pipemill_worker.policy.deadlines import in_time
 from pipemill_worker.policy.lookahead import jobs_ahead
 from pipemill_worker.policy.retries import NEVER, RetryPolicy
-from pipemill_worker.policy.turns import Turns
+from pipemill_worker.policy.turns import shared_seconds
 from pipemill_worker.policy.waiting import Arrivals, wait_seconds
 from pipemill_worker.seams import JOINS, PipelineRunner
 
@@ -33,24 +33,10 @@ log = logging.getLogger("pipemill.engine")
 
 #: Ids of cancelled jobs kept, so that a flood of cancels can't grow a worker.
 CANCELLED_KEPT: Final = 100_000
+#: Jobs leased beyond the window while tenants share a lane, each the only one of its tenant's that waits.
+LISTENED: Final = 4
 #: How much longer than predicted an answer may take before its job is late: where some give way, others are in time.
 LATE_MARGIN: Final = 2.0
-
-
-def _forget(_: int) -> None:
-    """Keep a lowered ceiling for this process only."""
-
-
-@dataclass(slots=True)
-class _Overload:
-    """What the last batch told of jobs that would be late."""
-
-    #: Jobs in the pool that gave way.
-    gave_way: int = 0
-    #: How long before its deadline a job must be ready for the next batch, in seconds; 0 while nobody is late.
-    notice: float = 0.0
-    #: When the batch will have ended, in seconds of the monotonic clock.
-    busy_until: float = 0.0
 
 
 class Lane:
@@ -88,7 +74,7 @@ class Lane:
         adaptive: bool = False,
         max_wait: float = 0.0,
         curve: Curve = (),
-        keep_ceiling: Callable[[int], None] = _forget,
+        keep_ceiling: Callable[[int], None] = lambda _: None,
         blobs: BlobStore | None = None,
         keep_above: int = REFERENCE_BYTES,
         retry: RetryPolicy = NEVER,
@@ -101,19 +87,17 @@ class Lane:
         self._adaptive, self._max_wait = adaptive, max_wait
         self.verifier, self._keep_ceiling = verifier, keep_ceiling
         self.changed = threading.Condition()
-        self.paused = False
+        self.paused, self.preparing = False, 0
         self.held: dict[str, Work] = {}
         self.pool: list[Entry] = []
         self.running: list[Entry] = []
         self.aside: list[Work] = []
         self.cancelled: dict[str, None] = {}
-        self.preparing = 0
         self.to_prepare = Line()
         self.to_end: queue.SimpleQueue[list[End] | None] = queue.SimpleQueue()
         self.gauges = Gauges()
-        self.model = CostModel(curve)
-        self._overload = _Overload()
-        self._turns = Turns()
+        self.model, self._overload = CostModel(curve), Overload()
+        self._tenants = Tenants(fair=info.fair)
         self._arrivals = Arrivals()
         self._clock_offset = time.time() - time.monotonic()
 
@@ -138,17 +122,37 @@ class Lane:
         """How many jobs may be leased at a time, at this moment."""
         if not self._adaptive:
             return self.prefetch
-        gauges, limits = self.gauges, self.limits
+        gauges, limits = self.gauges, self._short() if self.shared else self.limits
         items = min(limits.max_items, max(limits.max_cost / gauges.item_cost, 1))
         jobs = max(items / gauges.items_per_job, 1)
-        return jobs_ahead(jobs, gauges.rate, self.prefetch, any_fit=limits.packed)
+        return jobs_ahead(jobs, gauges.rate, self.prefetch, any_fit=limits.packed, shared=self.shared)
 
     def room(self) -> int:
         """How many more jobs may be leased."""
         with self.changed:
-            useless = len(self.aside) + self._overload.gave_way
-            room = min(self.window() + useless, self.prefetch) - len(self.held)
-            return 0 if self.paused else max(room, 0)
+            return 0 if self.paused else max(self._free(), 0)
+
+    def _free(self) -> int:
+        """Places for jobs that are free; below 0 if more are held than there are places for."""
+        useless = len(self.aside) + self._overload.gave_way
+        most = max(self.prefetch - LISTENED, 1) if self.shared else self.prefetch
+        return min(self.window() + useless, most) - len(self.held)
+
+    @property
+    def shared(self) -> bool:
+        """Whether light tenants come beside heavy ones."""
+        return self._tenants.uneven(time.monotonic())
+
+    @property
+    def listens(self) -> bool:
+        """Whether to wait for a job without room: that of a tenant who has no other waiting.
+
+        Not among jobs of the tenant without a name: all of these wait where it would come.
+        """
+        with self.changed:
+            if self.paused or not self.shared or len(self.held) >= self.prefetch or self._free() <= -LISTENED:
+                return False
+            return all(work.tenant for work in self.held.values())
 
     @property
     def holds_suspect(self) -> bool:
@@ -231,13 +235,11 @@ class Lane:
             if entries:
                 self.gauges.note_prepared([entry.cost for entry in entries], seconds)
 
-    def add(self, entries: Iterable[Entry]) -> None:
+    def add(self, entries: Sequence[Entry]) -> None:
         """Put items into the pool."""
         with self.changed:
-            for entry in entries:
-                entry.turn = self._turns.give(entry.work.tenant if self.info.fair else "", entry.cost)
-                self.pool.append(entry)
-            self.pool.sort(key=attrgetter("turn"))
+            self._tenants.line_up(entries, time.monotonic())
+            self.pool = sorted([*self.pool, *entries], key=attrgetter("turn"))
 
     # -- composing
 
@@ -254,7 +256,9 @@ class Lane:
         """Compose the next batch from the pool and take it out; with it, the ends of those whose time is over."""
         with self.changed:
             ends = self._drop(is_revoked)
-            waiting, limits = self._in_time()
+            waiting, limits = self._candidates()
+            if self.runner.writer is None:  # How long a text takes isn't told by its prompt.
+                waiting, limits = self._overload.in_time(waiting, limits, self.now(), self._answered_in)
             batch = [waiting[index] for index in compose(waiting, limits)]
             self.take_out(batch)
             self.running = batch
@@ -264,8 +268,7 @@ class Lane:
     def take_out(self, entries: Sequence[Entry]) -> None:
         """Items leave the pool for the device: their turns are over, and their jobs are started."""
         with self.changed:
-            if entries:
-                self._turns.note_taken(min(entry.turn for entry in entries))
+            self._tenants.note_taken(entries)
             taken = set(map(id, entries))
             self.pool = [entry for entry in self.pool if id(entry) not in taken]
             for entry in entries:
@@ -306,29 +309,22 @@ class Lane:
         self.aside = [work for work in self.aside if stays(work)]
         return ends
 
-    def _in_time(self) -> tuple[list[Entry], BatchLimits]:
-        """The items that can be answered before their deadline, if any, and the limits of a pass that can.
+    def _candidates(self) -> tuple[list[Entry], BatchLimits]:
+        """The items that the next pass may hold, and its bounds.
 
-        Where texts are written together, those that can't join them: how long an answer takes isn't told by its items.
+        Where texts are written together, those that can't join them.
         """
-        if self.runner.writer is not None:
-            return [entry for entry in self.pool if entry.group != JOINS], self.limits
-        self._overload = _Overload()
-        if all(entry.work.job.expires is None for entry in self.pool):
-            return self.pool, self.limits
-        now = self.now()
-        lefts = [
-            math.inf if entry.work.started or entry.work.job.expires is None else entry.work.job.expires - now
-            for entry in self.pool
-        ]
-        chosen, cost = in_time([entry.cost for entry in self.pool], lefts, self.limits.max_cost, self._answered_in)
-        if len(chosen) == len(self.pool):
-            return self.pool, self.limits
-        waiting = [self.pool[index] for index in chosen]
-        gave_way = {entry.work.field for entry in self.pool} - {entry.work.field for entry in waiting}
-        self._overload.gave_way = len(gave_way)
-        self._overload.notice = self._answered_in(cost)
-        return (waiting, replace(self.limits, max_cost=cost)) if waiting else (self.pool, self.limits)
+        pool = self.pool if self.runner.writer is None else [each for each in self.pool if each.group != JOINS]
+        self._tenants.look(pool, time.monotonic())
+        if not self.shared:
+            return pool, self.limits
+        chosen, light = next_ones(pool)
+        return chosen, self.limits if light else self._short()
+
+    def _short(self) -> BatchLimits:
+        """Bounds of a heavy tenant's pass beside light ones."""
+        cost = self.model.cost_within(shared_seconds(self.model.seconds(self.gauges.item_cost)))
+        return replace(self.limits, max_cost=max(int(min(self.limits.max_cost, cost)), 1))
 
     def _answered_in(self, cost: float) -> float:
         """In how many seconds the answers of a pass of this cost will be stored, with a margin."""

@@ -13,7 +13,7 @@ from pipemill_worker.engine.work import Work
 from pipemill_worker.policy.turns import Turns
 
 #: Jobs prepared in one go: as long as that takes, another tenant's job waits.
-PART: Final = 16
+PART: Final = 8
 
 
 class Line:

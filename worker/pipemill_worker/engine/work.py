@@ -76,7 +76,7 @@ class Work:
 class Entry:
     """An item waiting in a lane's pool."""
 
-    __slots__ = ("cost", "group", "index", "item", "since", "turn", "urgency", "work")
+    __slots__ = ("cost", "fresh", "group", "index", "item", "since", "turn", "urgency", "work")
 
     def __init__(self, work: Work, index: int, item: Item):
         self.work = work
@@ -89,6 +89,8 @@ class Entry:
         self.urgency = work.urgency
         #: Its place among the items of several tenants; lower ones are first.
         self.turn = 0.0
+        #: Its tenant had nothing else waiting when it came.
+        self.fresh = False
 
 
 class End:

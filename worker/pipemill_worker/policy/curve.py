@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -111,6 +112,17 @@ def seconds_at(curve: Curve, cost: float) -> float:
     return low.seconds + slope * (cost - low.cost)
 
 
+def cost_within(curve: Curve, seconds: float) -> float:
+    """The cost of the largest pass that takes no longer: the inverse of ``seconds_at``, and infinity if any does."""
+    if len(curve) == 1:
+        return curve[0].cost * max(seconds / curve[0].seconds, 1.0)
+    if seconds <= curve[0].seconds:
+        return curve[0].cost
+    low, high = next((pair for pair in pairwise(curve) if seconds <= pair[1].seconds), (curve[-2], curve[-1]))
+    slope = max(high.seconds - low.seconds, 0.0) / max(high.cost - low.cost, 1)
+    return low.cost + (seconds - low.seconds) / slope if slope else math.inf
+
+
 class CostModel:
     """Predicts forward passes from the measured curve and from how passes went since."""
 
@@ -121,6 +133,10 @@ class CostModel:
     def seconds(self, cost: float) -> float:
         """How long a pass of this cost will take; 0 as long as nothing is known."""
         return seconds_at(self.curve, cost) * self._scale if self.curve else 0.0
+
+    def cost_within(self, seconds: float) -> float:
+        """The cost of the largest pass that will take no longer; infinity as long as nothing is known."""
+        return cost_within(self.curve, seconds / self._scale) if self.curve else math.inf
 
     def observe(self, items: int, cost: int, seconds: float) -> None:
         """Learn from a pass that ran. Without a curve, the first pass is one."""

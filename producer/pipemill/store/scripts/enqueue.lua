@@ -24,7 +24,7 @@ local bytes = was_empty and 0 or tonumber(redis.call('HGET', bytes_key, '*') or 
 local depth = jobs + redis.call('ZCARD', KEYS[3])
 local taken = tonumber(redis.call('HGET', KEYS[2], 'taken') or 0)
 
--- What waits of a tenant; the first job of an idle queue waits in the plain list.
+-- What waits of a tenant; its only job may wait in the plain list.
 local standings = {}
 local function standing(tenant)
   if standings[tenant] then return standings[tenant] end
@@ -103,8 +103,7 @@ local function ordinal(k, tenant)
 end
 
 local function push(k, tenant, message, size)
-  local place = tenant
-  if k == 1 and tenant ~= '' and redis.call('EXISTS', queue.plain[1], ring_of(queue, 1)) == 0 then place = '' end
+  local place = place_of(queue, k, tenant)
   redis.call('LPUSH', list_of(queue, k, place), message)
   if place ~= '' then
     join(queue, k, place, size > 0 and size or #message)

@@ -58,11 +58,16 @@ local function note(queue, k, tenant, bytes)
   queue.touched[field] = list
 end
 
--- Put a new job at the end of the list it belongs into. The first of an idle queue waits in the plain list: who is idle
--- watches that one.
+-- Where a tenant's new job goes: at the end of its list, but its only one into the plain list while that is empty: who
+-- has room for it watches that one.
+local function place_of(queue, k, tenant)
+  if tenant == '' or k > 1 or redis.call('EXISTS', queue.plain[1], list_of(queue, 1, tenant)) > 0 then return tenant end
+  return ''
+end
+
+-- Put a new job at the end of the list it belongs into.
 local function push_new(queue, k, message)
-  local place = home(queue, message)
-  if k == 1 and redis.call('EXISTS', queue.plain[1], ring_of(queue, 1)) == 0 then place = '' end
+  local place = place_of(queue, k, home(queue, message))
   redis.call('LPUSH', list_of(queue, k, place), message)
   if place ~= '' then join(queue, k, place, cost_of(message)) end
   note(queue, k, place, bytes_of(message))

@@ -63,7 +63,8 @@ local function pick(from, step, more)
   return true
 end
 
--- The tenants of a step whose turns come first. Who pushes to the plain list takes part as the tenant without a name.
+-- The tenants of a step whose turns come first. Who pushes to the plain list takes part as the tenant without a name, who
+-- is next when it comes anew: what a tenant has there stands before its own list.
 local rings = {}
 local function ring(k)
   if rings[k] then return rings[k] end
@@ -78,7 +79,7 @@ local function ring(k)
     end
   end
   if head(plain, 2) and not redis.call('ZSCORE', key, '') then
-    tenants[#tenants + 1] = {name = '', turn = last + cost_of(head(plain, 2)), source = plain}
+    tenants[#tenants + 1] = {name = '', turn = last, source = plain}
   end
   rings[k] = {tenants = tenants, last = last}
   return rings[k]
