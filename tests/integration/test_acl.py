@@ -22,6 +22,7 @@ from pipemill.store.acl import Role
 from pipemill.store.base import QueueInfo, Submission
 from pipemill.store.jobs import RedisJobStore
 from pipemill.store.queues import RedisQueueStore
+from pipemill.store.streams import Piece
 from tests.helpers import until
 from tests.users import denied, url_as, users
 
@@ -93,6 +94,7 @@ NO_OPERATOR: Final[list[tuple[Any, ...]]] = [
     ("HINCRBY", names.counters_key(QUEUE), "taken", "1"),
     ("EVAL", "return 1", "0"),
     ("SUBSCRIBE", RESULT),
+    ("XREAD", "STREAMS", names.stream_key("a"), "0"),
 ]
 #: What a worker may not do.
 NO_WORKER: Final[list[tuple[Any, ...]]] = [
@@ -176,6 +178,11 @@ def test_a_producer_does_all_that_clients_do(url: str, admin: redis.Redis) -> No
         assert [report.info.name for report in client.queues()] == [QUEUE]
         assert len(worker.take(10).jobs) == 4
         assert worker.payloads([large.id]) != [None]
+        followed = client.submit(QUEUE, "followed", stream=True)
+        (leased,) = worker.take(1).jobs
+        piece = Piece(field=leased.field, job_id=followed.id, run=leased.field, offset=0, text="followed")
+        assert worker.emit([piece]) == [True]
+        assert next(followed.follow()).text == "followed"
     worker.close()
     assert {each for each in denied(admin) if OTHER not in each} == set()
 

@@ -14,7 +14,7 @@ from pipemill.address import Address, address_of
 from pipemill.errors import BrokerUnavailable, MalformedJob
 from pipemill.protocol import History, Outcome, encode_failure, names, split_deliveries
 from pipemill.protocol.history import decode_history, encode_letter
-from pipemill.store import dead, wire
+from pipemill.store import dead, streams, wire
 from pipemill.store.base import (
     DEFAULT_AGEING_SECONDS,
     DEFAULT_LEASE_SECONDS,
@@ -27,6 +27,7 @@ from pipemill.store.base import (
 )
 from pipemill.store.connection import Client, connect, is_out_of_memory, script, translated
 from pipemill.store.redis_blobs import RedisBlobs
+from pipemill.store.streams import Piece
 
 #: Most jobs moved by one script, so that no script blocks the server for long.
 TAKE_AT_MOST: Final = 128
@@ -208,9 +209,11 @@ class RedisJobStore:
             names.result_key(""),
             names.payload_key(""),
             *dead.end_arguments(),
+            *streams.end_arguments(self._ttl),
         ]
         for done, (how, value, seconds) in zip(completions, ends, strict=True):
             arguments += (done.field, done.job_id, done.outcome.value, how, value, seconds, len(done.follow_ups))
+            arguments += streams.last_arguments(done.piece) if done.streamed else ("",)
             if done.outcome is Outcome.DEAD:
                 arguments += (done.incident, done.letter or encode_letter())
             for follow_up in done.follow_ups:
@@ -245,6 +248,12 @@ class RedisJobStore:
             # The script may write what a command may not: it ends what takes memory.
             return "store", done.document, self._ttl
         return "move", key, self._ttl
+
+    def emit(self, pieces: Sequence[Piece]) -> list[bool]:
+        """Append pieces of texts to their jobs' streams, each only while its lease is ours; whether it was."""
+        with self._open():
+            codes: list[int] = script("emit").run(self._client, [self._hash], streams.emit_arguments(pieces))
+        return [code == 1 for code in codes]
 
     def release(self, fields: Sequence[str]) -> int:
         """Give jobs back to the head of the queue."""

@@ -19,6 +19,7 @@ from pipemill.signing import Verifier
 from pipemill.store.base import BlobStore, JobStore, QueueInfo
 from pipemill_worker.engine.gauges import Gauges
 from pipemill_worker.engine.line import Line
+from pipemill_worker.engine.streams import Streams
 from pipemill_worker.engine.work import End, Entry, Work
 from pipemill_worker.policy.batching import BatchLimits, compose, padded_cost
 from pipemill_worker.policy.curve import CostModel, Curve
@@ -110,6 +111,7 @@ class Lane:
         self.preparing = 0
         self.to_prepare = Line()
         self.to_end: queue.SimpleQueue[list[End] | None] = queue.SimpleQueue()
+        self.streams = Streams()
         self.gauges = Gauges()
         self.model = CostModel(curve)
         self._overload = _Overload()
