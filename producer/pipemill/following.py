@@ -28,7 +28,7 @@ class Following:
         """Follow a job's text while it is written; the last event has its answer.
 
         Begins behind the event ``after``, which may have been told to another process, or at the beginning. A job that
-        wasn't submitted with ``stream=True`` has no other event than its last. Closing the iterator leaves the job as it
+        wasn't submitted with ``stream=True`` has no event but its last. Closing the iterator leaves the job as it
         is. ``timeout`` is the longest wait for the end, in seconds; None for ever.
 
         Raises
@@ -51,7 +51,7 @@ class Following:
         while end is None:
             entries = self._store.read_stream(job_id, tail.after, wait) if jobs.is_id(job_id) else []
             yield from tail.take(entries)
-            if not entries or tail.ended:
+            if not entries or tail.ended or deadline.left() <= 0:
                 standing = self._store.standings((job_id,))[0] if jobs.is_id(job_id) else Standing()
                 end = replies.ended(job_id, standing)
                 if end is None and deadline.left() <= 0:
@@ -78,7 +78,7 @@ class AsyncFollowing:
             entries = await self._store.read_stream(job_id, tail.after, wait) if jobs.is_id(job_id) else []
             for event in tail.take(entries):
                 yield event
-            if not entries or tail.ended:
+            if not entries or tail.ended or deadline.left() <= 0:
                 standing = (await self._store.standings((job_id,)))[0] if jobs.is_id(job_id) else Standing()
                 end = replies.ended(job_id, standing)
                 if end is None and deadline.left() <= 0:

@@ -81,6 +81,10 @@ NO_PRODUCER: Final[list[tuple[Any, ...]]] = [
     ("GET", names.payload_key("a")),
     ("SET", names.blob_key("x"), "y"),
     ("PUBLISH", "/0.celery.pidbox", "{}"),
+    ("XADD", names.stream_key("a"), "*", "end", "1"),
+    ("DEL", names.stream_key("a")),
+    ("XTRIM", names.stream_key("a"), "MAXLEN", "0"),
+    ("XREAD", "STREAMS", "another:stream", "0"),
     ("EVAL", "return redis.call('DEL', KEYS[1])", "1", RESULT),
     ("EVAL", "return redis.call('LRANGE', ARGV[1], 0, -1)", "0", QUEUE),
 ]

@@ -61,7 +61,7 @@ def test_the_web_backend_enqueues_polls_cancels_and_refuses(lane: Lane) -> None:
 
 
 def test_the_streaming_backend_tells_and_goes_on(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A text comes as server-sent events; after any of them another request goes on; an unknown job is told as failed."""
+    """A text comes as server-sent events; after any of them another request goes on; an unknown job is told."""
     monkeypatch.setenv("PIPEMILL_BROKER", broker_url)
     with Client(broker_url) as client:
         worker = RedisJobStore(broker_url, "generator")

@@ -144,6 +144,26 @@ def test_a_stream_needs_its_result(broker: testing.MemoryBroker) -> None:
         client.submit(QUEUE, "a", stream=True, ignore_result=True)
 
 
+def test_a_job_says_that_it_is_followed(broker: testing.MemoryBroker) -> None:
+    """By a header, which jobs that nobody follows don't have."""
+    with testing.client(broker) as client, testing.answering(broker, QUEUE, spell) as started:
+        client.results([client.submit(QUEUE, "a"), client.submit(QUEUE, "b", stream=True)], timeout=PATIENCE_SECONDS)
+        assert [job.headers.get(names.STREAM_HEADER) for job in started] == [None, True]
+
+
+def test_who_is_told_much_is_still_told_of_the_timeout(broker: testing.MemoryBroker) -> None:
+    """Pieces that keep coming don't put off the timeout."""
+    testing.announce(broker, QUEUE)
+    with testing.client(broker) as client:
+        job = client.submit(QUEUE, "hello", stream=True)
+        broker.append(job.id, Piece(field="", job_id=job.id, run="1|0", offset=0, text="hel"))
+        events = job.follow(timeout=0)
+        assert next(events).text == "hel"
+        broker.append(job.id, Piece(field="", job_id=job.id, run="1|0", offset=3, text="lo"))
+        with pytest.raises(errors.ResultTimeout):
+            next(events)
+
+
 def test_a_replayed_letter_is_followed_to_its_second_end(broker: testing.MemoryBroker) -> None:
     """The end of a job's first life isn't taken for that of its second."""
     testing.announce(broker, QUEUE)

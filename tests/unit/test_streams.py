@@ -131,7 +131,7 @@ def test_replies_of_both_protocols_are_read() -> None:
 
 @given(st.data())
 def test_any_reader_ends_up_with_the_text(data: st.DataObject) -> None:
-    """Whatever runs there were, whatever was told twice or trimmed, and wherever a reader left off: the text is right."""
+    """Whatever runs there were, whatever was told twice or trimmed, wherever a reader left off: the text is right."""
     stream: list[tuple[str, int, str]] = []
     text = ""
     for run in range(data.draw(st.integers(1, 3))):

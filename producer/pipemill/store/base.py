@@ -183,13 +183,12 @@ class Completion:
     letter: bytes = b""
     #: Messages to push when, and only if, the lease was still ours: (list key, message).
     follow_ups: Sequence[tuple[str, bytes]] = ()
-    #: Whether the job has a stream, which then ends with it; and what is still to be told there before.
-    streamed: bool = False
-    piece: Piece | None = None
+    streamed: bool = False  #: The job has a stream, which ends with it.
+    piece: Piece | None = None  #: What is still to be told there before.
 
 
 class BlobStore(Protocol):
-    """Where large bytes lie. Thread-safe. A reference is ``<kind>:<name>``; the name can't be guessed, nor tells a place."""
+    """Where large bytes lie. Thread-safe. A reference is ``<kind>:<name>``; the name can't be guessed."""
 
     def put(self, data: bytes, ttl_seconds: int) -> str:
         """Keep bytes for at least so many seconds; returns their reference."""

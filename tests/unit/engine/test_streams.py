@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 
-from pipemill.protocol import JobStatus, Usage
+from pipemill.protocol import JobStatus, Usage, decode_message
 from pipemill.store.memory import MemoryJobStore
 from pipemill.store.streams import WHOLE_EVERY, Piece, StreamEntry
 from pipemill.streams import Tail
+from pipemill_worker.engine import Lane
 from pipemill_worker.engine.streams import Stream
+from pipemill_worker.engine.work import End, Entry, Work
+from pipemill_worker.engine.writing import Writing
 from pipemill_worker.seams import Account, Prepared, Speller
 from tests.helpers import until
 from tests.unit.engine.rig import QUEUE, Outage, Rig
-from tests.unit.engine.test_writing import SpellingRunner
+from tests.unit.engine.test_writing import SpellingRunner, speller_of
 
 FOLLOWED = {"stream": True}
 
@@ -26,7 +30,7 @@ class TellingRunner(SpellingRunner):
     def spelling(self, prepared: Prepared) -> Speller | None:
         return None if prepared.state.startswith("silent") else chr
 
-    def account(self, prepared: Prepared, outputs: Sequence[Any], *, followed: bool) -> Account:
+    def account(self, prepared: Prepared, outputs: Sequence[Any], *, followed: bool) -> Account:  # noqa: ARG002  # the seam's
         if prepared.state.startswith("unaccountable"):
             message = "nobody knows"
             raise ValueError(message)
@@ -114,7 +118,7 @@ class Mute(Outage):
 
 
 def test_what_the_broker_does_not_take_is_told_later(rig: Rig) -> None:
-    """The device goes on and nothing is lost: what couldn't be told comes as one piece, with the end at the latest."""
+    """The device goes on and nothing is lost: what couldn't be told comes as one piece, with the end at last."""
     mute = Mute(MemoryJobStore(rig.broker, QUEUE, lease_seconds=60.0))
     mute.down.set()
     (job_id,) = rig.put("x" * 4_000, **FOLLOWED)
@@ -147,6 +151,31 @@ def test_a_word_of_a_dead_worker_begins_anew(rig: Rig) -> None:
     assert text_of(entries) == "word" * 20
     assert len({each.run for each in entries if not each.ends}) == 2
     assert rig.runner.batches == []
+
+
+class Idle:
+    """A device that runs nothing apart."""
+
+    def run_batch(self, lane: Lane, batch: Sequence[Entry]) -> list[End]:
+        raise AssertionError(f"{lane.name}: {len(batch)} items run apart")
+
+    def watching(self, lane: Lane, batch: Sequence[Entry]) -> AbstractContextManager[None]:  # noqa: ARG002  # as it is called
+        return nullcontext()
+
+
+def test_the_cancelled_get_no_further_token(rig: Rig) -> None:
+    """Of fifty words that are told, twenty are cancelled: the very next step ends them and tells the others on."""
+    ids, lane = rig.put(*(["word" * 9] * 50), **FOLLOWED), rig.lane()
+    speller = speller_of(rig)
+    speller.room = 50
+    writing = Writing(lane, speller, lambda _: False, Idle())
+    works = [Work(leased, decode_message(leased.raw, QUEUE)) for leased in lane.store.take(50).jobs]
+    lane.add([entry for work in works for entry in work.set_prepared(lane.runner.prepare(work.job.inputs, {}))])
+    assert [writing.turn() for _ in range(3)] == [[], [], []]
+    assert [len(lane.streams.news.get_nowait() or ()) for _ in range(3)] == [50, 50, 50]
+    lane.note_cancelled(ids[:20])
+    assert {end.work.job.id for end in writing.turn()} == set(ids[:20])
+    assert {work.job.id for work, _ in lane.streams.news.get_nowait() or ()} == set(ids[20:])
 
 
 def spelling(text: str) -> Stream:

@@ -12,12 +12,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from pipemill.protocol import Usage
+from pipemill_worker.pipelines.runner import TransformersRunner
 from pipemill_worker.pipelines.writing.items import PipelineWriter
 from pipemill_worker.pipelines.writing.spelling import speller
 from pipemill_worker.seams import Account, Item, Prepared
+from tests.unit.pipelines.test_generation import CHAT, generator
 from tests.unit.pipelines.test_writing import direct, item_of, prompts, runner
+from tests.unit.pipelines.tiny import runner_of
 
 ODD = "Grüße, 世界! 👩‍👩‍👧‍👦 naïve café – «quoted»  two  spaces\n\ttabs\n\n نص عربي 🇩🇪 end. "
+UNKNOWN = {"unk_token": "<unk>"}
+SPECIAL = {**UNKNOWN, "bos_token": "<s>", "eos_token": "</s>"}
 LINES = [ODD, "the food was good , and the price is fine .", "don't  stop", "a\u0301 é ﬁ", " ", "x" * 50]
 
 
@@ -28,9 +33,11 @@ def byte_level() -> PreTrainedTokenizerFast:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer: Any = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    trainer: Any = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], initial_alphabet=alphabet
+    )
     made.train_from_iterator(["the food was good"], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
+    return PreTrainedTokenizerFast(tokenizer_object=made, **SPECIAL)
 
 
 @cache
@@ -38,12 +45,12 @@ def metaspace() -> PreTrainedTokenizerFast:
     """A tokenizer as Llama's first ones: spaces as a character, what it doesn't know as bytes."""
     vocab = {f"<0x{byte:02X}>": byte + 3 for byte in range(256)} | {"<unk>": 0, "<s>": 1, "</s>": 2}
     vocab |= {each: 259 + place for place, each in enumerate("▁abcdefghijklmnopqrstuvwxyz.,!")}
-    made: Any = Tokenizer(models.BPE(vocab=vocab, merges=[], byte_fallback=True, unk_token="<unk>"))
+    made: Any = Tokenizer(models.BPE(vocab=vocab, merges=[], byte_fallback=True, **UNKNOWN))
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(tokenizer_object=made, **SPECIAL)
 
 
 TOKENIZERS = {"bytes": byte_level, "metaspace": metaspace}
@@ -72,22 +79,25 @@ def test_half_a_character_waits() -> None:
     assert "".join(map(spell, ids)) == "ab"
 
 
-def test_any_tokens_can_be_spelt() -> None:
-    """Whatever a model writes, no token raises; what was told is the beginning of the text, or the end tells all anew."""
-    rng = random.Random(7)
-    for kind in TOKENIZERS:
-        tokenizer = TOKENIZERS[kind]()
-        for _ in range(200):
-            ids = [rng.randrange(len(tokenizer)) for _ in range(20)]
-            spell = speller(tokenizer, skip_special_tokens=True, clean_up=None)
-            assert spell is not None
-            assert "\ufffd" not in "".join(map(spell, ids[:-1]))
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_any_tokens_can_be_spelt(kind: str) -> None:
+    """Whatever a model writes, no token raises, and what byte tokens told stays: broken characters are the answer's.
+
+    Where bytes stand in for what a vocabulary lacks, broken ones void what was spelt before: the end tells all anew.
+    """
+    rng, tokenizer = random.Random(7), TOKENIZERS[kind]()
+    for _ in range(200):
+        ids = [rng.randrange(len(tokenizer)) for _ in range(20)]
+        spell = speller(tokenizer, skip_special_tokens=True, clean_up=None)
+        assert spell is not None
+        text = "".join(map(spell, ids))
+        assert kind == "metaspace" or tokenizer.decode(ids, skip_special_tokens=True).startswith(text)
 
 
 def test_what_may_change_later_is_not_spelt() -> None:
     """A clean-up that takes back spaces, and a tokenizer that decodes in its own way, leave the text to the end."""
-    made: Any = Tokenizer(models.WordLevel({"a": 0, ".": 1, "<unk>": 2}, unk_token="<unk>"))
-    words = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+    made: Any = Tokenizer(models.WordLevel({"a": 0, ".": 1, "<unk>": 2}, **UNKNOWN))
+    words = PreTrainedTokenizerFast(tokenizer_object=made, **UNKNOWN)
     assert speller(words, skip_special_tokens=True, clean_up=True) is None
     assert speller(words, skip_special_tokens=True, clean_up=False) is not None
 
@@ -100,9 +110,11 @@ def test_what_may_change_later_is_not_spelt() -> None:
     assert speller(byte_level(), skip_special_tokens=True, clean_up=True) is not None
 
 
-def told(writer: PipelineWriter, jobs: Sequence[tuple[Prepared, Item]]) -> tuple[list[str], list[Any]]:
+def told(made: TransformersRunner, jobs: Sequence[tuple[Prepared, Item]]) -> tuple[list[str], list[Any]]:
     """What is told of jobs that are written together, each followed, and their outputs."""
-    spellers = [runner().spelling(prepared) for prepared, _ in jobs]
+    writer = made.writer
+    assert isinstance(writer, PipelineWriter)
+    spellers = [made.spelling(prepared) for prepared, _ in jobs]
     pieces, outputs = [""] * len(jobs), [None] * len(jobs)
     waiting = list(enumerate(jobs))
     for place, (_, item) in waiting:
@@ -131,13 +143,37 @@ def test_texts_written_together_are_told_as_alone() -> None:
     """Pieces of each of many mixed jobs join to the text of its own direct call; so says its account."""
     jobs = [job for job in prompts(44) if "num_return_sequences" not in job[1]]
     made = [item_of(*job) for job in jobs]
-    writer = runner().writer
-    assert isinstance(writer, PipelineWriter)
-    pieces, outputs = told(writer, made)
+    pieces, outputs = told(runner(), made)
     for place, job in enumerate(jobs):
         expected = answered(*job)
         assert pieces[place] == expected
         assert runner().account(made[place][0], [outputs[place]], followed=True).text == expected
+
+
+@pytest.mark.parametrize(
+    ("inputs", "before"),
+    [
+        ("river", "river"),
+        (CHAT, ""),
+        ([*CHAT, {"role": "assistant", "content": "It is"}], "It is"),
+    ],
+)
+@pytest.mark.parametrize("parameters", [{"max_new_tokens": 9}, {"max_new_tokens": 40, "stop_sequence": "a"}])
+def test_chats_are_told_what_is_new(inputs: Any, before: str, parameters: dict[str, Any]) -> None:
+    """Of a chat, the assistant's own words; broken characters are those of the answer."""
+    made = runner_of("text-generation", generator("llama"))
+    prepared = made.prepare(inputs, {**parameters, "do_sample": False})
+    pieces, outputs = told(made, [(prepared, prepared.items[0])])
+    (answer,) = made.finish(prepared, outputs)
+    text = answer["generated_text"] if isinstance(inputs, str) else answer["generated_text"][-1]["content"]
+    account = made.account(prepared, outputs, followed=True)
+    assert account.text == text.removeprefix(before)
+    assert account.text.startswith(pieces[0])
+    assert account.usage is not None
+    assert account.usage.finish_reason == (
+        "stop" if account.usage.completion_tokens < parameters["max_new_tokens"] else "length"
+    )
+    assert account.usage.prompt_tokens == prepared.items[0].payload.length
 
 
 def account_of(text: Any, parameters: Mapping[str, Any], *, followed: bool = False) -> Account:

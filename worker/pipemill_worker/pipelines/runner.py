@@ -35,10 +35,10 @@ from pipemill_worker.pipelines.overlaps import check_overlaps
 from pipemill_worker.pipelines.packing import Packing, can_pack
 from pipemill_worker.pipelines.plain import to_plain
 from pipemill_worker.pipelines.rules import TASK_RULES, Sharing
+from pipemill_worker.pipelines.seeding import seeded
 from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings, Validate
 from pipemill_worker.pipelines.staged import Plan, Stages, StagesPerThread
 from pipemill_worker.pipelines.underway import Underway, watched
-from pipemill_worker.pipelines.seeding import seeded
 from pipemill_worker.pipelines.warming import SelfCheck, warm_up
 from pipemill_worker.pipelines.writing.account import account_of, speller_of
 from pipemill_worker.pipelines.writing.items import PipelineWriter

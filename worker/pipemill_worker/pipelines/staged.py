@@ -159,7 +159,7 @@ class Stages:
 
     @property
     def tokenizer(self) -> Any:
-        """This thread's own tokenizer."""
+        """The thread's own tokenizer."""
         return self._pipe.tokenizer
 
     def generation_settings(self, forward: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 -- KEYS  1 lease hash
 -- ARGV  1 stream prefix · 2 entries kept at least · 3 TTL (s), then per piece: field · id · run · offset · text
 -- Reply per piece: 1 done · 0 the lease was lost, nothing changed
+-- A server without memory refuses it, as it should: what is told can wait, the end of a job can not.
 local reply = {}
 for i = 4, #ARGV, 5 do
   local field, id, run, offset, text = unpack(ARGV, i, i + 4)

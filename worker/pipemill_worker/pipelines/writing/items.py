@@ -92,6 +92,7 @@ class PipelineWriter:
         """Forget all items, after a step that failed."""
         self._writer = self._new()
         self._items.clear()
+        self.told = ()
 
     def write_all(self, items: Sequence[Item]) -> list[Any]:
         """The outputs of items that are written from beginning to end, as many together as fit."""
