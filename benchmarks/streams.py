@@ -28,7 +28,7 @@ from pipemill_worker.engine import Lane
 from pipemill_worker.engine.streamer import Streamer
 from pipemill_worker.engine.work import Work
 from pipemill_worker.pipelines.echo import EchoRunner
-from pipemill_worker.pipelines.writing.spelling import TokenSpeller
+from pipemill_worker.pipelines.writing.spelling import token_speller
 from pipemill_worker.policy.batching import BatchLimits
 from pipemill_worker.seams import Prepared, Speller
 
@@ -60,7 +60,7 @@ class Spelling(EchoRunner):
 
     def spelling(self, prepared: Prepared) -> Speller:  # noqa: ARG002  # the seam's signature
         """One for each text."""
-        return TokenSpeller(self._backend, skip_special_tokens=True)
+        return token_speller(self._backend, skip_special_tokens=True)
 
 
 def works_of(store: RedisJobStore, url: str) -> list[Work]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace
 
 import httpx
 import pytest
@@ -71,7 +70,7 @@ def test_the_streaming_backend_tells_and_goes_on(broker_url: str, monkeypatch: p
         piece = Piece(field=leased.field, job_id=job.id, run=leased.field, offset=0, text=" upon")
         worker.emit([piece])
         end = Completion(field=leased.field, job_id=job.id, outcome=Outcome.SUCCEEDED, streamed=True)
-        end.document, end.piece = encode_success(job.id, "Once upon a time"), replace(piece, offset=5, text=" a time")
+        end.document, end.piece = encode_success(job.id, "Once upon a time"), piece._replace(offset=5, text=" a time")
         worker.complete([end])
         worker.close()
 

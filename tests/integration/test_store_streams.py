@@ -11,6 +11,7 @@ import fakeredis
 import pytest
 import redis
 
+from pipemill.errors import BrokerUnavailable
 from pipemill.protocol import JobStatus, Outcome, encode_success, names
 from pipemill.store.aio_queues import AsyncRedisQueueStore
 from pipemill.store.base import Completion, Leased
@@ -221,3 +222,26 @@ def test_a_large_answer_ends_its_stream(rig: Rig) -> None:
     assert worker.complete([end]) == [True]
     assert [each.ends for each in told(rig)] == [True]
     assert len(status(rig, "a").result.get()) == 100_000
+
+
+def test_the_connection_for_telling_mends_itself(valkey_server: str) -> None:
+    """A server that forgot its scripts is told again; a connection that was cut is an error once, and then replaced."""
+    with redis.Redis.from_url(valkey_server) as client:
+        client.flushall()
+        made = contract._redis_rig(valkey_server, client, lambda: redis.Redis.from_url(valkey_server))
+        made.producer.declare(contract.QueueInfo(name=QUEUE, task=""))
+        put(made, "a")
+        worker = RedisJobStore(valkey_server, QUEUE)
+        (job,) = worker.take(1).jobs
+        assert worker.emit([piece(job, "a")]) == [True]
+        client.script_flush()
+        assert worker.emit([piece(job, "b", 1)]) == [True]
+        client.client_kill_filter(_type="normal", skipme=True)
+        with pytest.raises(BrokerUnavailable):
+            worker.emit([piece(job, "c", 2)])
+        assert worker.emit([piece(job, "c", 2)]) == [True]
+        assert [each.text for each in told(made)] == ["a", "b", "c"]
+        worker.close()
+        with pytest.raises(BrokerUnavailable, match="has ended"):
+            worker.emit([piece(job, "d", 3)])
+        made.producer.close()

@@ -25,7 +25,7 @@ from pipemill.store.base import (
     Renewal,
     Taken,
 )
-from pipemill.store.connection import Client, connect, is_out_of_memory, script, translated
+from pipemill.store.connection import Client, Line, connect, is_out_of_memory, script, translated
 from pipemill.store.redis_blobs import RedisBlobs
 from pipemill.store.streams import Piece
 
@@ -75,6 +75,8 @@ class RedisJobStore:
         self._seen_cancelled = 0.0
         #: A connection that hears of cancels, while one listens.
         self._ear: Any = None
+        #: Tells texts while they are written.
+        self._voice = Line(self._client, "emit")
         self._held: set[str] = set()
         self._reply_lost = False
         self._closed = False
@@ -252,7 +254,7 @@ class RedisJobStore:
     def emit(self, pieces: Sequence[Piece]) -> list[bool]:
         """Append pieces of texts to their jobs' streams, each only while its lease is ours; whether it was."""
         with self._open():
-            codes: list[int] = script("emit").run(self._client, [self._hash], streams.emit_arguments(pieces))
+            codes: list[int] = self._voice.run([self._hash], streams.emit_arguments(pieces))
         return [code == 1 for code in codes]
 
     def release(self, fields: Sequence[str]) -> int:
@@ -334,6 +336,7 @@ class RedisJobStore:
         with translated(self.url):
             released = self._give_back(self.owner, "blamed" if blame else "all")
         self._held.clear()
+        self._voice.close()
         self._client.close()
         return released
 

@@ -181,7 +181,7 @@ def test_the_cancelled_get_no_further_token(rig: Rig) -> None:
 def spelling(text: str) -> Stream:
     """A stream that spells by letters, to which a text was told."""
     stream = Stream("1|0", "a")
-    stream.begin(chr)
+    stream.speller = chr
     for letter in text:
         assert stream.take(ord(letter))
         stream.piece()
@@ -219,4 +219,4 @@ def test_the_last_piece(said: str, text: str | None, expected: tuple[str, int, s
     stream = spelling(said)
     piece = stream.last(text)
     assert (None if piece is None else (piece.run, piece.offset, piece.text)) == expected
-    assert not stream.take(ord("x"))
+    assert stream.ended

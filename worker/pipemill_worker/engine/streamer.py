@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import queue
 import time
 
 from pipemill.errors import BrokerError
 from pipemill_worker.engine.lane import Lane
-from pipemill_worker.engine.streams import News, Stream
+from pipemill_worker.engine.streams import News, Stream, silent
 from pipemill_worker.engine.wiring import CLOSED, log
 from pipemill_worker.policy.backoff import backoff_seconds
 
@@ -18,46 +17,42 @@ class Streamer:
     def __init__(self, lane: Lane):
         self._lane, self._streams = lane, lane.streams
         #: Streams with something to tell.
-        self._full: dict[int, Stream] = {}
+        self._full: dict[Stream, None] = {}
         #: Calls that failed one after the other, and when to try again, in seconds of the monotonic clock.
         self._failed, self._again = 0, 0.0
 
     def run(self) -> None:
         """Tell what comes until the engine is closed; what piles up meanwhile shares a call."""
-        while (news := self._streams.news.get()) is not CLOSED:
+        waiting = self._streams.news
+        while (news := waiting.get()) is not CLOSED:
             with self._streams.telling:
                 self._spell(news)
-                if self._spell_more():
-                    return
+                while not waiting.empty():
+                    if (news := waiting.get()) is CLOSED:
+                        return
+                    self._spell(news)
                 self._tell()
-
-    def _spell_more(self) -> bool:
-        """Spell what came meanwhile; whether it was the end of all."""
-        while True:
-            try:
-                news = self._streams.news.get_nowait()
-            except queue.Empty:
-                return False
-            if news is CLOSED:
-                return True
-            self._spell(news)
 
     def _spell(self, news: News) -> None:
         for work, token in news:
             stream = work.stream
             if stream is None or stream.ended:
                 continue
-            if not stream.began:
-                stream.begin(None if work.prepared is None else self._lane.runner.spelling(work.prepared))
+            if stream.speller is None:
+                spelling = self._lane.runner.spelling
+                stream.speller = (None if work.prepared is None else spelling(work.prepared)) or silent
             if stream.take(token):
-                self._full[id(stream)] = stream
+                self._full[stream] = None
 
     def _tell(self) -> None:
-        self._full = {key: stream for key, stream in self._full.items() if not stream.ended}
         if not self._full or time.monotonic() < self._again:
             return
+        full = [stream for stream in self._full if not stream.ended]
+        self._full = dict.fromkeys(full)
+        if not full:
+            return
         try:
-            ours = self._lane.store.emit([stream.piece() for stream in self._full.values()])
+            ours = self._lane.store.emit([stream.piece() for stream in full])
         except BrokerError as error:
             self._failed += 1
             self._again = time.monotonic() + backoff_seconds(self._failed)
@@ -66,7 +61,7 @@ class Streamer:
                 log.warning(text, self._lane.name, error, extra={"event": "broker_unavailable"})
             return
         self._failed = 0
-        for stream, mine in zip(self._full.values(), ours, strict=True):
+        for stream, mine in zip(full, ours, strict=True):
             stream.note_said()
-            stream.ended = stream.ended or not mine
+            stream.ended = not mine
         self._full.clear()

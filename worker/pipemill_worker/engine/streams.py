@@ -24,42 +24,39 @@ News: TypeAlias = "Sequence[tuple[Work, int]]"
 class Stream:
     """The text of one job under one lease. Guarded by its lane's ``Streams.telling``."""
 
-    __slots__ = ("_entries", "_field", "_job_id", "_said", "_sent", "_speller", "_unsaid", "began", "ended")
+    __slots__ = ("_entries", "_field", "_job_id", "_said", "_sent", "_unsaid", "ended", "speller")
 
     def __init__(self, field: str, job_id: str):
         self._field, self._job_id = field, job_id
-        self._speller: Speller | None = None
+        #: What spells it, once that is known.
+        self.speller: Speller | None = None
         self._said: list[str] = []
         self._unsaid: list[str] = []
         #: Characters that were said, and in how many entries.
         self._sent = self._entries = 0
-        #: What spells it is known.
-        self.began = False
         #: Nothing more is told but with the job's end.
         self.ended = False
 
-    def begin(self, speller: Speller | None) -> None:
-        """Spell by this; None leaves all of the text to the end."""
-        self._speller, self.began = speller, True
-
     def take(self, token: int) -> bool:
         """Spell a token; whether there is something to tell."""
-        if self._speller is not None and not self.ended and (text := self._speller(token)):
+        if self.speller is not None and (text := self.speller(token)):
             self._unsaid.append(text)
-        return bool(self._unsaid) and not self.ended
+            return True
+        return bool(self._unsaid)
 
     def piece(self) -> Piece:
         """What is to be told; now and then the whole text, for those who missed some of it."""
+        if len(self._unsaid) > 1:
+            self._unsaid = ["".join(self._unsaid)]
         if self._entries % WHOLE_EVERY == WHOLE_EVERY - 1:
             return self._part(0, "".join((*self._said, *self._unsaid)))
-        return self._part(self._sent, "".join(self._unsaid))
+        return self._part(self._sent, self._unsaid[0])
 
     def note_said(self) -> None:
         """What was to be told is told."""
-        self._sent += sum(map(len, self._unsaid))
         self._entries += 1
-        self._said += self._unsaid
-        self._unsaid.clear()
+        self._sent += len(self._unsaid[0])
+        self._said.append(self._unsaid.pop())
 
     def last(self, text: str | None) -> Piece | None:
         """What is still to be told of the job's whole text; nothing more is told from now on.
@@ -70,12 +67,17 @@ class Stream:
         if text is None:
             return None
         if not text.startswith("".join((*self._said, *self._unsaid))):
-            return Piece(field=self._field, job_id=self._job_id, run=f"{self._field}!", offset=0, text=text)
+            return Piece(self._field, self._job_id, f"{self._field}!", 0, text)
         rest = text[self._sent :]
         return self._part(self._sent, rest) if rest or not self._sent else None
 
     def _part(self, offset: int, text: str) -> Piece:
-        return Piece(field=self._field, job_id=self._job_id, run=self._field, offset=offset, text=text)
+        return Piece(self._field, self._job_id, self._field, offset, text)
+
+
+def silent(_: int) -> str:
+    """Spell nothing: the text is told with the job's end."""
+    return ""
 
 
 class Streams:

@@ -8,29 +8,29 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
 
+from pipemill_worker.seams import Speller
 
-class TokenSpeller:
-    """Spells one text. A piece is whole: what half characters spell waits for their other half."""
 
-    __slots__ = ("_backend", "_gave_up", "_stream")
+def token_speller(backend: Any, *, skip_special_tokens: bool) -> Speller:
+    """What spells one text. A piece is whole: what half a character spells waits for its other half."""
+    step: Any = DecodeStream(skip_special_tokens=skip_special_tokens).step
 
-    def __init__(self, backend: Tokenizer, *, skip_special_tokens: bool) -> None:
-        self._backend = backend
-        self._stream = DecodeStream(skip_special_tokens=skip_special_tokens)
-        self._gave_up = False
-
-    def __call__(self, token: int) -> str:
-        """What a token adds to the text, if that can be said already."""
-        if self._gave_up:
-            return ""
+    def spell(token: int) -> str:
+        nonlocal step
         try:
-            return self._stream.step(self._backend, token) or ""
+            return step(backend, token) or ""
         except Exception:  # noqa: BLE001 - tokens that change what was spelt before: the rest is told with the end
-            self._gave_up = True
+            step = _nothing
             return ""
 
+    return spell
 
-def speller(tokenizer: Any, *, skip_special_tokens: bool, clean_up: bool | None) -> TokenSpeller | None:
+
+def _nothing(_backend: Any, _token: int) -> None:
+    return None
+
+
+def speller(tokenizer: Any, *, skip_special_tokens: bool, clean_up: bool | None) -> Speller | None:
     """What spells a text as ``decode`` would; ``None`` where what was spelt may change with what comes."""
     backend = getattr(tokenizer, "_tokenizer", None)
     own: Any = getattr(type(tokenizer), "_decode", None)
@@ -40,4 +40,4 @@ def speller(tokenizer: Any, *, skip_special_tokens: bool, clean_up: bool | None)
     spared = type(backend.model).__name__ == "BPE" and not getattr(
         tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False
     )
-    return None if cleans and not spared else TokenSpeller(backend, skip_special_tokens=skip_special_tokens)
+    return None if cleans and not spared else token_speller(backend, skip_special_tokens=skip_special_tokens)
