@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import queue
 import time
+from typing import Final
 
 from pipemill.errors import BrokerError
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.streams import News, Stream, silent
 from pipemill_worker.engine.wiring import CLOSED, log
 from pipemill_worker.policy.backoff import backoff_seconds
+
+#: How long a text that the broker didn't take waits for its next token, in seconds, before it is told without.
+AGAIN_SECONDS: Final = 1.0
 
 
 class Streamer:
@@ -24,7 +29,7 @@ class Streamer:
     def run(self) -> None:
         """Tell what comes until the engine is closed; what piles up meanwhile shares a call."""
         waiting = self._streams.news
-        while (news := waiting.get()) is not CLOSED:
+        while (news := self._next()) is not CLOSED:
             with self._streams.telling:
                 self._spell(news)
                 while not waiting.empty():
@@ -32,6 +37,13 @@ class Streamer:
                         return
                     self._spell(news)
                 self._tell()
+
+    def _next(self) -> News | None:
+        """Wait for news; none after a while, so that what couldn't be told is told without them."""
+        try:
+            return self._streams.news.get(timeout=AGAIN_SECONDS)
+        except queue.Empty:
+            return ()
 
     def _spell(self, news: News) -> None:
         for work, token in news:
