@@ -43,10 +43,11 @@ from pipemill.errors import (
 from pipemill.handles import AsyncJob, Job
 from pipemill.jobs import JobOptions
 from pipemill.media import Array, Audio, Image, Video
-from pipemill.protocol import Incident, JobStatus, Result
+from pipemill.protocol import Incident, JobStatus, Result, Usage
 from pipemill.replies import JobInfo
 from pipemill.store.base import QueueInfo, QueueReport
 from pipemill.store.dead import DeadLetter
+from pipemill.streams import StreamEvent
 
 __version__ = "0.1.0"
 
@@ -99,9 +100,11 @@ __all__ = [
     "RetryLimitReached",
     "SignatureRefused",
     "SourceUnavailable",
+    "StreamEvent",
     "SubmitError",
     "UnknownJob",
     "UnknownQueue",
+    "Usage",
     "Video",
     "__version__",
 ]

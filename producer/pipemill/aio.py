@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from pipemill import bulk, jobs, replies
 from pipemill.errors import BrokerUnavailable, PipemillError, ResultTimeout, UnknownQueue
+from pipemill.following import AsyncFollowing
 from pipemill.handles import AsyncJob
 from pipemill.jobs import JobOptions
 from pipemill.known import KnownQueues, StrPath, broker_url
@@ -16,6 +17,7 @@ from pipemill.loop import in_thread, sleep
 from pipemill.protocol import JobStatus, Result, encode_arguments, names
 from pipemill.replies import JobInfo
 from pipemill.store.base import Accepted, AsyncQueueStore, QueueInfo, QueueReport, Standing, Submission
+from pipemill.streams import StreamEvent
 from pipemill.transit import Laden, Transit, encode_plain, refuse_media
 
 __all__ = ["AsyncClient", "AsyncJob"]
@@ -23,7 +25,7 @@ __all__ = ["AsyncClient", "AsyncJob"]
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsyncFollowing):
     """Enqueues jobs and looks up their results. For one event loop; close it, or use ``async with``."""
 
     def __init__(  # noqa: PLR0913  # each is an option of the client
@@ -38,15 +40,7 @@ class AsyncClient:
         check_parameters: bool = True,
         signing_keys: StrPath | None = None,
     ):
-        """Connect to ``broker``, else to PIPEMILL_BROKER, else to the catalogue's, else to localhost.
-
-        With a catalogue, queues that it names are accepted before any worker of theirs ever ran. A ``store`` takes
-        the broker's place. ``blobs`` is where large media travel, a URL of fsspec such as ``s3://bucket/prefix``; else
-        the catalogue says it, else they travel through the broker. Jobs are ``tenant``'s if they don't say whose.
-        Answers come with their media as objects if ``decode``. Parameters are checked before they are sent if
-        ``check_parameters``. Jobs are signed if ``signing_keys`` is a file of keys, or PIPEMILL_SIGNING_KEYS_FILE is,
-        or PIPEMILL_SIGNING_KEYS holds them.
-        """
+        """Connect to ``broker``, else to PIPEMILL_BROKER, else to the catalogue's, else to localhost; as ``Client``."""
         self._known = KnownQueues(catalogue)
         self._store = _open_store(broker, catalogue, signing_keys) if store is None else store
         self._transit = Transit(self._known, blobs, decodes=decode)
@@ -153,6 +147,22 @@ class AsyncClient:
         job = await self.submit(queue, inputs, parameters, **options)
         return await job.result(timeout)
 
+    async def stream(
+        self,
+        queue: str,
+        inputs: Any,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        job_id: str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Submit a job, when the first event is asked for, and ``follow`` its text; raises what both raise."""
+        options["stream"] = True
+        job = await self.submit(queue, inputs, parameters, job_id=job_id, **options)
+        async for event in self.follow(job.id, timeout=timeout):
+            yield event
+
     def map(  # noqa: PLR0913  # each is an option of the call
         self,
         queue: str,
@@ -167,20 +177,7 @@ class AsyncClient:
     ) -> AsyncGenerator[Any, None]:
         """Run any number of inputs and yield their answers in order, with at most ``window`` jobs on their way.
 
-        Inputs are drawn as room appears, and the parameters are read then; a full queue or a broker that restarts is
-        waited for. ``timeout`` is the longest wait for one answer, in seconds. ``on_progress`` is called with the
-        numbers of jobs that ended and of inputs that were drawn. Closing the iterator cancels the jobs that are on
-        their way, as does an error.
-
-        Raises
-        ------
-        JobError, NotSerialisable, PayloadTooLarge, UnknownJob, BlobMissing, MediaUnreadable
-            At the place of the input at fault; with ``return_errors`` they are yielded there instead.
-        ResultTimeout
-            When an answer takes longer than ``timeout``.
-        UnknownQueue, ParameterRefused, BrokerError, ValueError
-            As ``submit``.
-
+        ``Client.map`` says what the options mean, and what is raised.
         """
         write = encode_plain
         state = bulk.Bulk(

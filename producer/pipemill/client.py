@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack
 
 from pipemill import bulk, jobs, replies
 from pipemill.errors import BrokerUnavailable, PipemillError, ResultTimeout, UnknownQueue
+from pipemill.following import Following
 from pipemill.handles import Job
 from pipemill.jobs import JobOptions
 from pipemill.known import KnownQueues, StrPath, broker_url
@@ -16,12 +17,13 @@ from pipemill.letters import DeadLetters
 from pipemill.protocol import JobStatus, Result, names
 from pipemill.replies import JobInfo
 from pipemill.store.base import Accepted, QueueInfo, QueueReport, QueueStore, Standing, Submission
+from pipemill.streams import StreamEvent
 from pipemill.transit import Transit
 
 __all__ = ["Client", "Job"]
 
 
-class Client:
+class Client(Following):
     """Enqueues jobs and looks up their results. Threads may share one; close it, or use it in a ``with`` block."""
 
     def __init__(  # noqa: PLR0913  # each is an option of the client
@@ -150,6 +152,21 @@ class Client:
     ) -> Any:
         """Submit a job and wait for its answer, for ``timeout`` seconds; raises what both raise."""
         return self.submit(queue, inputs, parameters, **options).result(timeout)
+
+    def stream(
+        self,
+        queue: str,
+        inputs: Any,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        job_id: str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Generator[StreamEvent, None, None]:
+        """Submit a job, when the first event is asked for, and ``follow`` its text; raises what both raise."""
+        options["stream"] = True
+        job = self.submit(queue, inputs, parameters, job_id=job_id, **options)
+        yield from self.follow(job.id, timeout=timeout)
 
     def map(  # noqa: PLR0913  # each is an option of the call
         self,

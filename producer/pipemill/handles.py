@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
 from pipemill.protocol import JobStatus
 from pipemill.replies import JobInfo
+from pipemill.streams import StreamEvent
 
 if TYPE_CHECKING:
     from pipemill.aio import AsyncClient
@@ -35,6 +37,10 @@ class Job:
     def result(self, timeout: float | None = None) -> Any:
         """Wait for its answer and return it; see ``Client.result``."""
         return self._client.result(self.id, timeout)
+
+    def follow(self, *, after: str | None = None, timeout: float | None = None) -> Generator[StreamEvent, None, None]:
+        """Follow its text while it is written; see ``Client.follow``."""
+        return self._client.follow(self.id, after=after, timeout=timeout)
 
     def cancel(self) -> bool:
         """End it as cancelled; see ``Client.cancel``."""
@@ -73,6 +79,10 @@ class AsyncJob:
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for its answer and return it; see ``AsyncClient.result``."""
         return await self._client.result(self.id, timeout)
+
+    def follow(self, *, after: str | None = None, timeout: float | None = None) -> AsyncGenerator[StreamEvent, None]:
+        """Follow its text while it is written; see ``Client.follow``."""
+        return self._client.follow(self.id, after=after, timeout=timeout)
 
     async def cancel(self) -> bool:
         """End it as cancelled; see ``AsyncClient.cancel``."""

@@ -46,6 +46,8 @@ class JobOptions(TypedDict, total=False):
     expires: datetime | float | None
     #: Whether to store no result: there is nothing to wait for.
     ignore_result: bool
+    #: Whether its text can be followed while it is written: ``Client.follow``.
+    stream: bool
     #: On whose behalf: tenants of a queue take turns. 1 to 64 letters, digits and ``._1913-``; empty for nobody's.
     tenant: str | None
 
@@ -59,6 +61,7 @@ class Terms:
     expires: float | None
     ignore_result: bool
     tenant: str = ""
+    stream: bool = False
 
 
 def mine(options: JobOptions, tenant: str) -> JobOptions:
@@ -74,6 +77,7 @@ def check_options(  # noqa: PLR0913  # each is an option of the job
     expires: datetime | float | None = None,
     ignore_result: bool = False,
     tenant: str | None = None,
+    stream: bool = False,
 ) -> Terms:
     """Check the options of a call.
 
@@ -85,12 +89,15 @@ def check_options(  # noqa: PLR0913  # each is an option of the job
     """
     if priority not in _LIST_INDEX:
         raise ValueError(f"priority must be a whole number from 0 (most urgent) to 9, not {cut(priority)}")
+    if stream and ignore_result:
+        raise ValueError("a stream ends with the job's result: give stream or ignore_result, not both")
     return Terms(
         priority=int(priority),
         eta=_eta(countdown, eta),
         expires=_moment("expires", expires, time.time()),
         ignore_result=ignore_result,
         tenant=check_tenant(tenant),
+        stream=stream,
     )
 
 
@@ -249,6 +256,7 @@ def submission(queue: str, job_id: str, arguments: bytes, terms: Terms, key: str
         eta=terms.eta,
         expires=terms.expires,
         ignore_result=terms.ignore_result,
+        stream=terms.stream,
     )
     return Submission(
         job_id=job_id,

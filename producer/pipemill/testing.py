@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -36,10 +36,12 @@ from pipemill.protocol import (
     encode_success,
     message_id,
 )
+from pipemill.protocol.names import STREAM_HEADER
 from pipemill.store.base import Completion, Leased, QueueInfo
 from pipemill.store.memory import MemoryBroker, MemoryJobStore
 from pipemill.store.memory_aio import AsyncMemoryQueueStore
 from pipemill.store.memory_queues import MemoryQueueStore
+from pipemill.store.streams import Piece
 
 __all__ = ["MemoryBroker", "announce", "answering", "async_client", "client"]
 
@@ -72,6 +74,7 @@ def answering(
     """Announce a queue and answer its jobs with ``function(inputs, **parameters)``, in a thread, one by one.
 
     The function gets media as a client gets them in answers, and may give media as a client may.
+    One that yields tells the job's text so, piece by piece, to who follows it, and returns the answer.
     What it raises becomes the job's failure: a JobError as it is, anything else as InferenceFailed. The block is
     given the list of the jobs that were started so far, in order. Jobs that wait when it ends stay queued.
     """
@@ -117,7 +120,9 @@ class _Answerer:
             text = f"the answer can't be written as JSON: {error}"
             return _failure(leased, job_id, ResultNotSerialisable(text))
         kept = None if job.ignore_result else document
-        return Completion(field=leased.field, job_id=job_id, outcome=Outcome.SUCCEEDED, document=kept)
+        done = Completion(field=leased.field, job_id=job_id, outcome=Outcome.SUCCEEDED, document=kept)
+        done.streamed = STREAM_HEADER in job.headers
+        return done
 
     def _answer(self, job: Job, leased: Leased, now: float) -> Any:
         if job.expires is not None and job.expires <= now:
@@ -136,11 +141,25 @@ class _Answerer:
             raise InvalidInput(str(error)) from error
         self.started.append(job)
         try:
-            return self._function(job.inputs, **job.parameters)
+            found = self._function(job.inputs, **job.parameters)
+            return self._told(found, job, leased) if isinstance(found, Generator) else found
         except JobError:
             raise
         except Exception as error:
             raise InferenceFailed(f"{type(error).__name__}: {error}") from error
+
+    def _told(self, pieces: Generator[str, None, Any], job: Job, leased: Leased) -> Any:
+        """Tell the pieces of a text to who follows it; what they come to."""
+        offset = 0
+        while True:
+            try:
+                text = next(pieces)
+            except StopIteration as end:
+                return end.value
+            piece = Piece(field=leased.field, job_id=job.id, run=leased.field, offset=offset, text=text)
+            if STREAM_HEADER in job.headers:
+                self._store.emit([piece])
+            offset += len(text)
 
     def _fetch(self, reference: str) -> bytes:
         data = self._store.blobs.get(reference)

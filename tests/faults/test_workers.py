@@ -34,6 +34,7 @@ KINDS: Final = (
     "overdue",
     "prepare",
     "reap",
+    "stream",
     "sweep",
     "watchdog",
 )

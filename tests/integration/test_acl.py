@@ -22,6 +22,7 @@ from pipemill.store.acl import Role
 from pipemill.store.base import QueueInfo, Submission
 from pipemill.store.jobs import RedisJobStore
 from pipemill.store.queues import RedisQueueStore
+from pipemill.store.streams import Piece
 from tests.helpers import until
 from tests.users import denied, url_as, users
 
@@ -80,6 +81,10 @@ NO_PRODUCER: Final[list[tuple[Any, ...]]] = [
     ("GET", names.payload_key("a")),
     ("SET", names.blob_key("x"), "y"),
     ("PUBLISH", "/0.celery.pidbox", "{}"),
+    ("XADD", names.stream_key("a"), "*", "end", "1"),
+    ("DEL", names.stream_key("a")),
+    ("XTRIM", names.stream_key("a"), "MAXLEN", "0"),
+    ("XREAD", "STREAMS", "another:stream", "0"),
     ("EVAL", "return redis.call('DEL', KEYS[1])", "1", RESULT),
     ("EVAL", "return redis.call('LRANGE', ARGV[1], 0, -1)", "0", QUEUE),
 ]
@@ -93,6 +98,7 @@ NO_OPERATOR: Final[list[tuple[Any, ...]]] = [
     ("HINCRBY", names.counters_key(QUEUE), "taken", "1"),
     ("EVAL", "return 1", "0"),
     ("SUBSCRIBE", RESULT),
+    ("XREAD", "STREAMS", names.stream_key("a"), "0"),
 ]
 #: What a worker may not do.
 NO_WORKER: Final[list[tuple[Any, ...]]] = [
@@ -176,6 +182,11 @@ def test_a_producer_does_all_that_clients_do(url: str, admin: redis.Redis) -> No
         assert [report.info.name for report in client.queues()] == [QUEUE]
         assert len(worker.take(10).jobs) == 4
         assert worker.payloads([large.id]) != [None]
+        followed = client.submit(QUEUE, "followed", stream=True)
+        (leased,) = worker.take(1).jobs
+        piece = Piece(field=leased.field, job_id=followed.id, run=leased.field, offset=0, text="followed")
+        assert worker.emit([piece]) == [True]
+        assert next(followed.follow()).text == "followed"
     worker.close()
     assert {each for each in denied(admin) if OTHER not in each} == set()
 

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from examples import web
+from examples import streaming, web
 
-from pipemill.store.base import QueueInfo
+from pipemill import Client
+from pipemill.protocol import Outcome, encode_success
+from pipemill.store.base import Completion, QueueInfo
 from pipemill.store.jobs import RedisJobStore
+from pipemill.store.streams import Piece
 from pipemill_worker.engine import Engine, Lane
 from pipemill_worker.pipelines.echo import EchoRunner
 from pipemill_worker.policy.batching import BatchLimits
@@ -52,5 +55,41 @@ def test_the_web_backend_enqueues_polls_cancels_and_refuses(lane: Lane) -> None:
             assert (await http.get("/jobs/never-was")).status_code == 404
             assert (await http.post("/sentiment", json={"text": ""})).status_code == 422
             await asyncio.to_thread(engine.drain)
+
+    asyncio.run(story())
+
+
+def test_the_streaming_backend_tells_and_goes_on(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text comes as server-sent events; after any of them another request goes on; an unknown job is told."""
+    monkeypatch.setenv("PIPEMILL_BROKER", broker_url)
+    with Client(broker_url) as client:
+        worker = RedisJobStore(broker_url, "generator")
+        worker.announce(QueueInfo(name="generator", task="text-generation"))
+        job = client.submit("generator", "Once", stream=True)
+        (leased,) = worker.take(1).jobs
+        piece = Piece(field=leased.field, job_id=job.id, run=leased.field, offset=0, text=" upon")
+        worker.emit([piece])
+        end = Completion(field=leased.field, job_id=job.id, outcome=Outcome.SUCCEEDED, streamed=True)
+        end.document, end.piece = encode_success(job.id, "Once upon a time"), piece._replace(offset=5, text=" a time")
+        worker.complete([end])
+        worker.close()
+
+    async def story() -> None:
+        transport = httpx.ASGITransport(streaming.app)
+        async with (
+            streaming.lifespan(streaming.app),
+            httpx.AsyncClient(transport=transport, base_url="http://web") as http,
+        ):
+            told = (await http.get(f"/texts/{job.id}")).text.split("\n\n")
+            assert [each.split("\n")[1:] for each in told[:2]] == [
+                ["event: piece", 'data: {"text": " upon"}'],
+                ["event: piece", 'data: {"text": " a time"}'],
+            ]
+            assert told[2].endswith('event: end\ndata: {"result": "Once upon a time", "usage": null}')
+            first = told[0].split("\n")[0].removeprefix("id: ")
+            rest = (await http.get(f"/texts/{job.id}", headers={"Last-Event-ID": first})).text.split("\n\n")
+            assert rest == told[1:]
+            assert '"type": "UnknownJob"' in (await http.get("/texts/nobody")).text
+            assert '"type": "ValueError"' in (await http.get("/texts/x", headers={"Last-Event-ID": "x"})).text
 
     asyncio.run(story())

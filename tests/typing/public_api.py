@@ -29,6 +29,8 @@ from pipemill import (
     Result,
     ResultTimeout,
     RetryLimitReached,
+    StreamEvent,
+    Usage,
     Video,
     testing,
 )
@@ -64,6 +66,29 @@ def enqueue_with_all_options(client: Client) -> Any:
     client.submit("sentiment", "good", eta=moment.timestamp())
     options: JobOptions = {"priority": 6, "expires": 60.0}
     return client.run("sentiment", "good", {"top_k": None}, timeout=5, **options)
+
+
+def follow_a_text(client: Client, last: str | None) -> str:
+    """What shows a text while it is written."""
+    text = ""
+    for event in client.stream("generator", [{"role": "user", "content": "Hi"}], {"max_new_tokens": 5}, timeout=60):
+        assert_type(event, StreamEvent)
+        text = event.text if event.restarted else text + event.text
+        last = event.id
+        if event.ended:
+            assert_type(event.result, Any)
+            assert_type(event.usage, Usage | None)
+    job = client.submit("generator", "Hi", stream=True)
+    assert_type(job.follow(after=last, timeout=5), Generator[StreamEvent, None, None])
+    return text
+
+
+async def follow_a_text_later(client: AsyncClient, job_id: str) -> int:
+    """What another process does."""
+    async for event in client.follow(job_id, after="1700000000000-0"):
+        if event.usage is not None:
+            return event.usage.total_tokens
+    return len([event async for event in client.stream("generator", "Hi", priority=3)])
 
 
 def give_way(client: Client, texts: list[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pytest
 from pipemill import errors, testing
 from pipemill.aio import AsyncClient, AsyncJob
 from pipemill.client import Client, Job
+from pipemill.following import AsyncFollowing, Following
 from pipemill.protocol import JobStatus
 from pipemill.store.memory import MemoryBroker
 from tests.helpers import PATIENCE_SECONDS
@@ -37,11 +38,13 @@ def _public(cls: type) -> dict[str, list[tuple[str, object, object]]]:
     }
 
 
-@pytest.mark.parametrize(("blocking", "asynchronous"), [(Client, AsyncClient), (Job, AsyncJob)])
+@pytest.mark.parametrize(
+    ("blocking", "asynchronous"), [(Client, AsyncClient), (Following, AsyncFollowing), (Job, AsyncJob)]
+)
 def test_the_clients_are_parallel(blocking: type, asynchronous: type) -> None:
-    """Both have the same methods with the same parameters; all that talk to the broker are awaited."""
+    """Both have the same methods with the same parameters; all that talk to the broker are awaited, or iterated."""
     assert _public(blocking) == _public(asynchronous)
-    for name in _public(asynchronous).keys() - {"__init__", "map", "job"}:
+    for name in _public(asynchronous).keys() - {"__init__", "map", "stream", "follow", "job"}:
         assert inspect.iscoroutinefunction(getattr(asynchronous, name)), name
 
 

@@ -72,6 +72,7 @@ def test_signing_again_replaces_the_signature() -> None:
         {"pipemill_tenant": "another"},
         {"pipemill_payload": True},
         {"pipemill_anything": 1},
+        {"pipemill_stream": True},
         {"pipemill_signed_at": int(NOW) + 1},
     ],
 )

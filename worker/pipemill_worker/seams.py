@@ -7,14 +7,17 @@ pipeline, which the engine isolates to the job that caused it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
+from pipemill.protocol import Usage
 from pipemill_worker.policy.calibration import Bounds, Calibration
 
 #: The group of items that a lane's writer continues together, a token of each in every step.
 JOINS: Final = "joins"
+#: What a token adds to the text that is written, as far as that can be said already.
+Speller: TypeAlias = Callable[[int], str]
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +35,8 @@ class Item:
     #: Set by the runner: when the pass that holds it last got a step further, in seconds of the monotonic clock. A pass
     #: that never says so counts as one step.
     alive_at: float = field(default=0.0)
+    #: Set by the engine: whom a writer tells the item's tokens as it writes them; None for nobody.
+    follower: Any = field(default=None)
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +46,16 @@ class Prepared:
     items: Sequence[Item]
     #: The runner's own notes for ``finish``.
     state: Any = field(default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What a runner can tell of how a job's answer was written."""
+
+    #: What it took; None where the outputs don't tell.
+    usage: Usage | None = None
+    #: The text that was written, where a lone answer has it; None elsewhere.
+    text: str | None = None
 
 
 class ItemWriter(Protocol):
@@ -60,6 +75,11 @@ class ItemWriter(Protocol):
 
     def step(self) -> Sequence[tuple[Item, Any]]:
         """Go one token further in every item; those that have ended with it, and their outputs."""
+        ...
+
+    @property
+    def told(self) -> Sequence[tuple[Any, int]]:
+        """The followers of items with one row, and the token that each item was given by the last step."""
         ...
 
     def leave(self, items: Collection[Item]) -> None:
@@ -99,6 +119,14 @@ class PipelineRunner(Protocol):
 
     def finish(self, prepared: Prepared, outputs: Sequence[Any]) -> Any:
         """Postprocess one job's outputs (one per item, in order) into a JSON-serialisable answer."""
+        ...
+
+    def account(self, prepared: Prepared, outputs: Sequence[Any], *, followed: bool) -> Account:
+        """What can be told of how one job's outputs were written; its text only if that is ``followed``."""
+        ...
+
+    def spelling(self, prepared: Prepared) -> Speller | None:
+        """What spells the text of a job's lone item while it is written; None if only the whole text can be told."""
         ...
 
     def warm_up(self) -> None:

@@ -34,6 +34,7 @@ class Entry:
 COMMANDS: Final[Mapping[str, Entry]] = {
     "submit": Entry(where="pipemill.cli.jobs:submit", help="Submit one job."),
     "result": Entry(where="pipemill.cli.jobs:result", help="Print a job's answer, waiting for it."),
+    "follow": Entry(where="pipemill.cli.streams:follow", help="Print a job's text while it is written."),
     "status": Entry(where="pipemill.cli.jobs:status", help="Say where a job stands."),
     "cancel": Entry(where="pipemill.cli.jobs:cancel", help="Cancel a job."),
     "map": Entry(where="pipemill.cli.bulk:map_lines", help="Run a file of inputs through a queue."),

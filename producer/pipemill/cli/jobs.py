@@ -23,6 +23,7 @@ from pipemill.cli.common import (
 from pipemill.cli.exits import Exit
 from pipemill.cli.media import SOURCES, in_words, media_options, save_option, saved, with_media
 from pipemill.cli.output import show, show_facts, to_json
+from pipemill.cli.streams import show_events
 from pipemill.protocol.states import JobStatus
 
 
@@ -38,6 +39,7 @@ from pipemill.protocol.states import JobStatus
 @tenant_option
 @click.option("--idempotency-key", metavar="KEY", help="Jobs of one queue with the same key are one job.")
 @click.option("--wait", is_flag=True, help="Wait for the answer and print it.")
+@click.option("--stream", is_flag=True, help="Print the text while it is written.")
 @click.option("--timeout", type=Seconds(), help="Wait this long at most; the job goes on.")
 @save_option
 @broker_options
@@ -51,6 +53,7 @@ def submit(  # noqa: PLR0913  # each is an option of the command
     *,
     json_input: bool,
     wait: bool,
+    stream: bool,
     timeout: float | None,
     save: Path | None,
     parameters: dict[str, Any],
@@ -59,11 +62,13 @@ def submit(  # noqa: PLR0913  # each is an option of the command
     """Submit one job.
 
     INPUT is text, or - for what stdin holds (without the newline at its end). Files of --image, --audio and --video
-    are inputs without it; with it they go beside the text, as {"text": ..., "images": ...}. Prints the job's id, or
-    with --wait the answer.
+    are inputs without it; with it they go beside the text, as {"text": ..., "images": ...}. Prints the job's id, with
+    --wait the answer, or with --stream the text while it is written.
     """
-    if (timeout is not None or save is not None) and not wait:
+    if (timeout is not None and not (wait or stream)) or (save is not None and not wait):
         raise click.UsageError("--timeout and --save are for --wait; give it too, or none of them")
+    if stream and wait:
+        raise click.UsageError("--stream waits for the end, too: give it or --wait, not both")
     files = {name: options.pop(name) for name in SOURCES}
     if text is None and (json_input or not any(files.values())):
         raise click.UsageError("Missing argument 'INPUT': give text, -, or a file with --image, --audio or --video.")
@@ -71,13 +76,16 @@ def submit(  # noqa: PLR0913  # each is an option of the command
     invocation.decode = save is not None
     with invocation.connect(invocation) as client:
         try:
-            job = client.submit(queue, inputs, parameters, **options)
+            job = client.submit(queue, inputs, parameters, stream=stream, **options)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         if wait:
             with _told(job.id):
                 answer = job.result(timeout)
             show_answer(invocation, job.id, answer, save)
+        elif stream:
+            with _told(job.id):
+                show_events(invocation, job.follow(timeout=timeout))
         else:
             click.echo(to_json({"id": job.id, "queue": queue}) if invocation.json else job.id)
 

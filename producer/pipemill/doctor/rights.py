@@ -69,6 +69,7 @@ ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "SUBSCRIBE": (names.result_key(_NOBODY),),
     "TIME": (),
     "UNSUBSCRIBE": (names.result_key(_NOBODY),),
+    "XADD": (_K, "*", "a", "b"),
     "ZADD": (_K, "1", "a"),
     "ZCOUNT": (_K, "0", "1"),
     "ZINCRBY": (_K, "1", "a"),

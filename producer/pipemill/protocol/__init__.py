@@ -17,7 +17,7 @@ from pipemill.protocol.messages import (
     message_tenant,
     split_deliveries,
 )
-from pipemill.protocol.results import Result, decode_result, dumps, encode_failure, encode_success
+from pipemill.protocol.results import Result, Usage, decode_result, dumps, encode_failure, encode_success
 from pipemill.protocol.states import JobStatus, Outcome
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "JobStatus",
     "Outcome",
     "Result",
+    "Usage",
     "decode_arguments",
     "decode_message",
     "decode_result",

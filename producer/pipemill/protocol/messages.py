@@ -19,6 +19,7 @@ from pipemill.protocol.names import (
     ENVELOPE_BYTES,
     MAX_ID_LENGTH,
     PAYLOAD_HEADER,
+    STREAM_HEADER,
     TASK_NAME,
     TENANT_FORM,
     TENANT_HEADER,
@@ -115,6 +116,7 @@ def encode_message(  # noqa: PLR0913  # each is a field of the message
     eta: float | None = None,
     expires: float | None = None,
     ignore_result: bool = False,
+    stream: bool = False,
 ) -> bytes:
     """Write a job as kombu's Redis transport stores a Celery message (protocol 2)."""
     body = b'[[null],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]' if by_reference else arguments
@@ -131,6 +133,8 @@ def encode_message(  # noqa: PLR0913  # each is a field of the message
         headers[PAYLOAD_HEADER] = True
     if tenant:
         headers[TENANT_HEADER] = tenant
+    if stream:
+        headers[STREAM_HEADER] = True
     properties = {
         "correlation_id": job_id,
         "reply_to": "",

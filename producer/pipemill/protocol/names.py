@@ -29,6 +29,10 @@ PAYLOAD_HEADER: Final = "pipemill_payload"
 TENANT_HEADER: Final = "pipemill_tenant"
 #: The header that says how many bytes a job counts for while it waits; without it a job counts for none.
 BYTES_HEADER: Final = "pipemill_bytes"
+#: The header of a job whose text is followed while it is written: true.
+STREAM_HEADER: Final = "pipemill_stream"
+#: The field of a result document with what writing the answer took.
+USAGE_FIELD: Final = "pipemill_usage"
 #: What a tenant may be called: part of a key, and found in a message without reading it as JSON.
 TENANT_FORM: Final = r"[A-Za-z0-9._@+-]{1,64}"
 #: Bytes that a waiting job takes in the broker besides its inputs and parameters: its envelope and its record.
@@ -128,6 +132,11 @@ def payload_key(job_id: str) -> str:
 def history_key(job_id: str) -> str:
     """List of what happened to a job that hasn't ended, oldest first; there is none as long as all goes well."""
     return f"{PREFIX}history:{job_id}"
+
+
+def stream_key(job_id: str) -> str:
+    """Redis Stream of a job's text as it is written: ``r`` run, ``o`` offset, ``t`` text; or ``end``."""
+    return f"{PREFIX}stream:{job_id}"
 
 
 def blob_key(name: str) -> str:

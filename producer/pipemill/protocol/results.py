@@ -12,8 +12,25 @@ from typing import Any
 import orjson
 
 from pipemill.errors import JOB_ERRORS, JobCancelled, JobError, JobExpired, JobFailed
-from pipemill.protocol.names import MEDIA_MARK
+from pipemill.protocol.names import MEDIA_MARK, USAGE_FIELD
 from pipemill.protocol.states import JobStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What writing an answer took, in the words of OpenAI's API."""
+
+    #: Tokens that the model was given.
+    prompt_tokens: int
+    #: Tokens that it wrote in all answers, those that end them included.
+    completion_tokens: int
+    #: ``stop``: it came to an end, or to a stop string. ``length``: it was cut off. None if its answers differ in that.
+    finish_reason: str | None
+
+    @property
+    def total_tokens(self) -> int:
+        """Both together."""
+        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +45,8 @@ class Result:
     error: JobError | None = None
     #: Whether the answer may hold forms of media: images, arrays and the like, as JSON has them.
     has_media: bool = False
+    #: What writing the answer took, where a model wrote it and the worker can tell.
+    usage: Usage | None = None
 
     def get(self) -> Any:
         """Return the answer.
@@ -119,7 +138,13 @@ def decode_result(job_id: str, document: bytes) -> Result | None:
         meta = _loads_with_nan(document)
     status, value = meta.get("status"), meta.get("result")
     if status == "SUCCESS":
-        return Result(job_id=job_id, status=JobStatus.SUCCEEDED, value=value, has_media=MEDIA_MARK in document)
+        return Result(
+            job_id=job_id,
+            status=JobStatus.SUCCEEDED,
+            value=value,
+            has_media=MEDIA_MARK in document,
+            usage=_usage(meta.get(USAGE_FIELD)),
+        )
     if status == "FAILURE":
         return Result(job_id=job_id, status=JobStatus.FAILED, error=_error(value))
     if status == "REVOKED":
@@ -141,6 +166,16 @@ def _loads_with_nan(document: bytes) -> Any:
     import json  # noqa: PLC0415  # rarely needed, and it would slow down the import of every producer
 
     return json.loads(document)
+
+
+def _usage(said: Any) -> Usage | None:
+    """Read what writing took; what isn't of this form, such as a newer version's, is left out."""
+    if not isinstance(said, dict):
+        return None
+    prompt, completion, reason = (said.get(each.name) for each in fields(Usage))
+    if not isinstance(prompt, int) or not isinstance(completion, int) or not isinstance(reason, str | None):
+        return None
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, finish_reason=reason)
 
 
 def _error(value: Any) -> JobError:

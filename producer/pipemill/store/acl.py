@@ -69,6 +69,7 @@ class _Keys:
     record: str = names.record_key("*")
     payload: str = names.payload_key("*")
     blob: str = names.blob_key("*")
+    stream: str = names.stream_key("*")
     upload: str = f"{UPLOAD_PREFIX}*"
     history: str = f"{names.PREFIX}history:*"
     dead: Sequence[str] = (f"{names.PREFIX}dead-payload:*", f"{names.PREFIX}dead-history:*")
@@ -147,6 +148,7 @@ def _producer(keys: _Keys, *, cancels: bool, celery: bool, letters: bool) -> tup
         Grant(commands="set", write=[keys.record, keys.upload, *once]),
         Grant(commands="exists rename expire", both=[keys.upload, keys.payload]),
         Grant(commands="get strlen", read=[keys.blob]),
+        Grant(commands="xread", read=[keys.stream]),
     ]
     if cancels:
         grants += _cancelling(keys)
@@ -196,7 +198,7 @@ def _worker(keys: _Keys, database: int) -> Grant:
     """One grant: a worker that may do all this to a queue's keys gains nothing by doing it in another way."""
     of_queues = [f"{names.PREFIX}*:{queue}{rest}" for queue in keys.queues for rest in ("", ":*", "|*")]
     shared = [names.QUEUES_KEY, names.LEASES_KEY, names.SEQUENCE_KEY, _NONE]
-    of_jobs = [keys.record, keys.payload, keys.blob, keys.result, keys.history, *keys.dead]
+    of_jobs = [keys.record, keys.payload, keys.blob, keys.result, keys.history, keys.stream, *keys.dead]
     of_celery = ["celery-taskset-meta-*", "_kombu.binding*", "unacked", "unacked_index", "unacked_mutex"]
     control = ["*.celery.pidbox*", "celeryev.*"]
     topics = [f"/{database}.{topic}" for topic in ("celery.pidbox", "celeryev", "celeryev/*", "celeryev/worker.*")]
@@ -207,13 +209,14 @@ def _worker(keys: _Keys, database: int) -> Grant:
     )
 
 
-#: By kind of key: strings and any, hashes, lists, sorted sets, sets, channels, and what has no key.
+#: By kind of key: strings and any, hashes, lists, sorted sets, sets, streams, channels, and what has no key.
 _WORKER_COMMANDS: Final = (
     "get set setex mget getrange incr incrby strlen exists expire pexpire rename del unlink",
     "hget hmget hset hsetnx hdel hgetall hkeys hlen hexists hincrby",
     "lindex llen lrange lrem ltrim lpush rpush rpop blmove brpop",
     "zadd zcard zcount zrange zrangebyscore zrevrangebyscore zrem zremrangebyscore zscore",
     "sadd sismember smembers srem",
+    "xadd",
     "publish subscribe unsubscribe psubscribe punsubscribe",
     "multi exec watch unwatch discard script|load script|exists",
 )

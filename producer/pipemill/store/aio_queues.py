@@ -15,13 +15,14 @@ from redis.exceptions import NoPermissionError, ResponseError
 from pipemill.address import Address, address_of
 from pipemill.protocol import names
 from pipemill.signing import Signer
-from pipemill.store import dead, wire
+from pipemill.store import dead, streams, wire
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.channels import Channels
 from pipemill.store.connection import Client, connect_async, is_out_of_memory, script, translated
 from pipemill.store.dead import DeadLetter, Replay
 from pipemill.store.queues import LOOK_AGAIN_SECONDS, wire_letter, wire_report
 from pipemill.store.redis_blobs import RedisBlobs
+from pipemill.store.streams import StreamEntry
 
 #: Most waits that look at their job at the same time; each does so on a connection.
 GLANCES_AT_ONCE: Final = 16
@@ -133,6 +134,11 @@ class AsyncRedisQueueStore:
         keys, arguments = wire.cancel_call(job_id)
         with translated(self.url):
             return wire.read_cancelled(await script("cancel").run_async(self._client, keys, arguments))
+
+    async def read_stream(self, job_id: str, after: str, timeout: float) -> list[StreamEntry]:
+        """Entries of a job's stream behind ``after``; waits for ``timeout`` seconds at most until there is one."""
+        with translated(self.url):
+            return streams.read_entries(await self._client.xread(*streams.read_call(job_id, after, timeout)))
 
     async def reports(self) -> list[QueueReport]:
         """All known queues that this client may see, by name."""

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from pipemill.protocol import History, Outcome, Result
 from pipemill.store.dead import DeadLetter, Replay
+from pipemill.store.streams import AsyncReadsStreams, Piece, ReadsStreams, WritesStreams
 
 #: How long a job taken and not renewed stays with its owner, in seconds.
 DEFAULT_LEASE_SECONDS: Final = 15.0
@@ -182,13 +183,12 @@ class Completion:
     letter: bytes = b""
     #: Messages to push when, and only if, the lease was still ours: (list key, message).
     follow_ups: Sequence[tuple[str, bytes]] = ()
+    streamed: bool = False  #: The job has a stream, which ends with it.
+    piece: Piece | None = None  #: What is still to be told there before.
 
 
 class BlobStore(Protocol):
-    """Where bytes lie that are too large for a message or a result. Thread-safe.
-
-    A reference is ``<kind>:<name>``; the name tells nothing of a place, and can't be guessed.
-    """
+    """Where large bytes lie. Thread-safe. A reference is ``<kind>:<name>``; the name can't be guessed."""
 
     def put(self, data: bytes, ttl_seconds: int) -> str:
         """Keep bytes for at least so many seconds; returns their reference."""
@@ -212,7 +212,7 @@ class BlobStore(Protocol):
         ...
 
 
-class JobStore(Protocol):
+class JobStore(WritesStreams, Protocol):
     """One lane's hold on its queue. Thread-safe; ``wait`` and ``take`` are called from one thread."""
 
     @property
@@ -286,7 +286,7 @@ class JobStore(Protocol):
         ...
 
 
-class QueueStore(Protocol):
+class QueueStore(ReadsStreams, Protocol):
     """A producer's view of the broker. Thread-safe."""
 
     @property
@@ -343,7 +343,7 @@ class QueueStore(Protocol):
         ...
 
 
-class AsyncQueueStore(Protocol):
+class AsyncQueueStore(AsyncReadsStreams, Protocol):
     """``QueueStore`` for asyncio."""
 
     @property

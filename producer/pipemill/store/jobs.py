@@ -14,7 +14,7 @@ from pipemill.address import Address, address_of
 from pipemill.errors import BrokerUnavailable, MalformedJob
 from pipemill.protocol import History, Outcome, encode_failure, names, split_deliveries
 from pipemill.protocol.history import decode_history, encode_letter
-from pipemill.store import dead, wire
+from pipemill.store import dead, streams, wire
 from pipemill.store.base import (
     DEFAULT_AGEING_SECONDS,
     DEFAULT_LEASE_SECONDS,
@@ -25,8 +25,9 @@ from pipemill.store.base import (
     Renewal,
     Taken,
 )
-from pipemill.store.connection import Client, connect, is_out_of_memory, script, translated
+from pipemill.store.connection import Client, Line, connect, is_out_of_memory, script, translated
 from pipemill.store.redis_blobs import RedisBlobs
+from pipemill.store.streams import Piece
 
 #: Most jobs moved by one script, so that no script blocks the server for long.
 TAKE_AT_MOST: Final = 128
@@ -74,6 +75,8 @@ class RedisJobStore:
         self._seen_cancelled = 0.0
         #: A connection that hears of cancels, while one listens.
         self._ear: Any = None
+        #: Tells texts while they are written.
+        self._voice = Line(self._client, "emit")
         self._held: set[str] = set()
         self._reply_lost = False
         self._closed = False
@@ -208,9 +211,11 @@ class RedisJobStore:
             names.result_key(""),
             names.payload_key(""),
             *dead.end_arguments(),
+            *streams.end_arguments(self._ttl),
         ]
         for done, (how, value, seconds) in zip(completions, ends, strict=True):
             arguments += (done.field, done.job_id, done.outcome.value, how, value, seconds, len(done.follow_ups))
+            arguments += streams.last_arguments(done.piece) if done.streamed else ("",)
             if done.outcome is Outcome.DEAD:
                 arguments += (done.incident, done.letter or encode_letter())
             for follow_up in done.follow_ups:
@@ -245,6 +250,12 @@ class RedisJobStore:
             # The script may write what a command may not: it ends what takes memory.
             return "store", done.document, self._ttl
         return "move", key, self._ttl
+
+    def emit(self, pieces: Sequence[Piece]) -> list[bool]:
+        """Append pieces of texts to their jobs' streams, each only while its lease is ours; whether it was."""
+        with self._open():
+            codes: list[int] = self._voice.run([self._hash], streams.emit_arguments(pieces))
+        return [code == 1 for code in codes]
 
     def release(self, fields: Sequence[str]) -> int:
         """Give jobs back to the head of the queue."""
@@ -325,6 +336,7 @@ class RedisJobStore:
         with translated(self.url):
             released = self._give_back(self.owner, "blamed" if blame else "all")
         self._held.clear()
+        self._voice.close()
         self._client.close()
         return released
 

@@ -35,6 +35,7 @@ from pipemill.store.base import (
 from pipemill.store.blobs import MemoryBlobs
 from pipemill.store.lists import Lists, Waiting
 from pipemill.store.memory_dead import Buried, MemoryLetters
+from pipemill.store.streams import ENTRIES_KEPT, Piece, StreamEntry
 
 
 @dataclass(slots=True)
@@ -75,6 +76,7 @@ class MemoryBroker:
         self.payloads: dict[str, bytes] = {}
         self.histories: dict[str, list[bytes]] = {}
         self.once: dict[tuple[str, str], str] = {}
+        self.streams: dict[str, list[StreamEntry]] = {}
         self.sequence = 0
         #: Share of its memory that it says is in use; tests may set it.
         self.memory_share = 0.0
@@ -107,6 +109,21 @@ class MemoryBroker:
             name, _, step = list_name.partition(names.PRIORITY_SEPARATOR)
             self.queue(name).lists.push(names.PRIORITY_STEPS.index(int(step or 0)), Waiting(raw))
             self.changed.notify_all()
+
+    def append(self, job_id: str, piece: Piece | None = None) -> None:
+        """Add to a job's stream: a piece of its text, or that it has ended."""
+        with self.changed:
+            self._append(job_id, piece)
+            self.changed.notify_all()
+
+    def _append(self, job_id: str, piece: Piece | None) -> None:
+        stream = self.streams.setdefault(job_id, [])
+        number = 1 + int(stream[-1].id.partition("-")[0]) if stream else 1
+        said = StreamEntry(id=f"{number}-0", ends=True)
+        if piece is not None:
+            said = StreamEntry(id=f"{number}-0", run=piece.run, offset=piece.offset, text=piece.text)
+        stream.append(said)
+        del stream[:-ENTRIES_KEPT]
 
     def end_overdue(self, job_id: str) -> None:
         """End a job as expired that nobody has started, if it is well past its deadline."""
@@ -211,6 +228,10 @@ class MemoryJobStore:
         broker.records.pop(done.job_id, None)
         broker.payloads.pop(done.job_id, None)
         broker.histories.pop(done.job_id, None)
+        if done.streamed and done.job_id:
+            if done.piece is not None and not ended:
+                broker.append(done.job_id, done.piece)
+            broker.append(done.job_id)
         if ended or done.outcome is Outcome.CANCELLED:
             queue.cancelled.pop(done.job_id, None)
         over = Outcome.EXPIRED if ended and ended.status is JobStatus.EXPIRED else Outcome.CANCELLED
@@ -239,6 +260,15 @@ class MemoryJobStore:
         payload, history = broker.payloads.get(job_id), broker.histories.get(job_id, [])
         letter = Buried(broker.now(), names.PRIORITY_STEPS[index], waiting.raw, done.letter, payload, history)
         self._queue.dead.bury(job_id or f"unreadable-{done.field.partition('|')[0]}", letter)
+
+    def emit(self, pieces: Sequence[Piece]) -> list[bool]:
+        """Append pieces of texts to their jobs' streams, each only while its lease is ours; whether it was."""
+        with self._broker.changed:
+            ours = [piece.field in self._mine for piece in pieces]
+            for piece, mine in zip(pieces, ours, strict=True):
+                if mine:
+                    self._broker.append(piece.job_id, piece)
+            return ours
 
     def release(self, fields: Sequence[str]) -> int:
         """Give jobs back to the head of the queue."""

@@ -11,6 +11,7 @@ from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Sta
 from pipemill.store.dead import DeadLetter, Replay
 from pipemill.store.memory import MemoryBroker
 from pipemill.store.memory_queues import MemoryQueueStore
+from pipemill.store.streams import StreamEntry
 
 #: How often a waiting producer looks, in seconds: nothing wakes an event loop from another thread's job.
 LOOK_AGAIN_SECONDS: Final = 0.005
@@ -52,6 +53,15 @@ class AsyncMemoryQueueStore:
     async def cancel(self, job_id: str) -> bool | None:
         """End a job as cancelled."""
         return self._store.cancel(job_id)
+
+    async def read_stream(self, job_id: str, after: str, timeout: float) -> list[StreamEntry]:
+        """Entries of a job's stream behind ``after``; waits for ``timeout`` seconds at most until there is one."""
+        deadline = time.monotonic() + timeout
+        while not (found := self._store.read_stream(job_id, after, 0.0)):
+            if (left := deadline - time.monotonic()) <= 0:
+                break
+            await asyncio.sleep(min(left, LOOK_AGAIN_SECONDS))
+        return found
 
     async def reports(self) -> list[QueueReport]:
         """All known queues, by name."""

@@ -24,6 +24,7 @@ from pipemill.store.bounds import Bound, Crowd, bound_met
 from pipemill.store.lists import Waiting
 from pipemill.store.memory import MemoryBroker, MemoryQueue
 from pipemill.store.memory_dead import MemoryDeadLetters
+from pipemill.store.streams import StreamEntry, entry_number
 
 
 def _refused(queue: MemoryQueue, job: Submission, met: Bound, accepted: list[str], depth: int) -> Accepted:
@@ -157,6 +158,17 @@ class MemoryQueueStore(MemoryDeadLetters):
                 return None
             broker.end(job_id, JobCancelled("the job was cancelled"))
             return True
+
+    def read_stream(self, job_id: str, after: str, timeout: float) -> list[StreamEntry]:
+        """Entries of a job's stream behind ``after``; waits for ``timeout`` seconds at most until there is one."""
+        broker, behind = self._broker, entry_number(after)
+
+        def found() -> list[StreamEntry]:
+            return [entry for entry in broker.streams.get(job_id, ()) if entry_number(entry.id) > behind]
+
+        with broker.changed:
+            broker.changed.wait_for(found, timeout)
+            return found()
 
     def reports(self) -> list[QueueReport]:
         """All known queues, by name."""

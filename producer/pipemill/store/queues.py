@@ -14,12 +14,13 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from pipemill.address import Address, address_of
 from pipemill.protocol import names
 from pipemill.signing import Signer
-from pipemill.store import dead, wire
+from pipemill.store import dead, streams, wire
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.channels import SUBSCRIBED_SECONDS
 from pipemill.store.connection import Client, connect, is_out_of_memory, script, translated
 from pipemill.store.dead import DeadLetter, Replay
 from pipemill.store.redis_blobs import RedisBlobs
+from pipemill.store.streams import StreamEntry
 
 #: A publish can be lost with its connection, so a waiting producer also looks this often, in seconds.
 LOOK_AGAIN_SECONDS: Final = 1.0
@@ -152,6 +153,11 @@ class RedisQueueStore:
         keys, arguments = wire.cancel_call(job_id)
         with translated(self.url):
             return wire.read_cancelled(script("cancel").run(self._client, keys, arguments))
+
+    def read_stream(self, job_id: str, after: str, timeout: float) -> list[StreamEntry]:
+        """Entries of a job's stream behind ``after``; waits for ``timeout`` seconds at most until there is one."""
+        with translated(self.url):
+            return streams.read_entries(self._client.xread(*streams.read_call(job_id, after, timeout)))
 
     def reports(self) -> list[QueueReport]:
         """All known queues that this client may see, by name."""

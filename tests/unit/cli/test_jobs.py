@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -213,3 +214,41 @@ def test_cancel_says_what_became_of_it(run: Run, broker: MemoryBroker) -> None:
     assert json.loads(run("cancel", job_id, "--json").stdout) == {"id": job_id, "cancelled": False}
     assert "already ended" in run("cancel", job_id).stdout
     assert run("result", job_id).exit_code == 3
+
+
+@pytest.fixture
+def writer(broker: MemoryBroker) -> Iterator[list[Any]]:
+    """A queue that tells a text letter by letter; "bell" with a control character."""
+
+    def spell(text: str) -> Iterator[str]:
+        yield from text
+        return [{"generated_text": text}]
+
+    with testing.answering(broker, "writer", spell) as started:
+        yield started
+
+
+def test_stream_prints_the_text(run: Run, writer: list[Any]) -> None:
+    """With --stream the text comes as it is written, then a line's end; what steers a terminal is made visible."""
+    done = run("submit", "writer", "Fine\x07.", "--stream", "--timeout", "60")
+    assert (done.exit_code, done.stdout) == (0, "Fine\\x07.\n")
+    assert len(writer) == 1
+
+
+def test_follow_goes_on_after_an_event(run: Run, writer: list[Any]) -> None:
+    """With --json each event is a line; its id is where another call goes on."""
+    lines = [json.loads(line) for line in run("submit", "writer", "abc", "--stream", "--json").stdout.splitlines()]
+    assert [line.get("text") for line in lines] == ["a", "b", "c", None]
+    assert (lines[-1]["result"], lines[-1]["usage"]) == ([{"generated_text": "abc"}], None)
+    rest = run("follow", writer[0].id, "--after", lines[1]["id"], "--json")
+    assert [json.loads(line) for line in rest.stdout.splitlines()] == lines[2:]
+    assert run("follow", writer[0].id).stdout == "abc\n"
+    assert run("follow", writer[0].id, "--after", "yesterday").exit_code == 2
+    assert run("follow", "nobody", "--timeout", "1").exit_code == run("result", "nobody").exit_code
+
+
+def test_follow_prints_the_answer_of_a_job_without_text(run: Run, sentiment: list[Any]) -> None:
+    """A job that tells nothing has its answer printed."""
+    assert run("submit", "sentiment", "Fine.", "--stream").stdout == "Fine.\n"
+    assert run("submit", "sentiment", "Fine.", "--stream", "--wait").exit_code == 2
+    assert len(sentiment) == 1

@@ -14,7 +14,7 @@ from pipemill.store.memory import MemoryBroker, MemoryJobStore
 from pipemill.store.memory_queues import MemoryQueueStore
 from pipemill_worker.engine import Engine, EngineSettings, Hooks, Lane
 from pipemill_worker.policy.batching import BatchLimits
-from pipemill_worker.seams import Item, ItemWriter, Prepared
+from pipemill_worker.seams import Account, Item, ItemWriter, Prepared, Speller
 from tests.helpers import until
 
 QUEUE = "words"
@@ -64,6 +64,12 @@ class Runner:
             message = "postprocess bug"
             raise KeyError(message)
         return object() if prepared.state == "unwritable" else " ".join(outputs)
+
+    def account(self, prepared: Prepared, outputs: Sequence[Any], *, followed: bool) -> Account:  # noqa: ARG002  # the seam's signature
+        return Account()
+
+    def spelling(self, prepared: Prepared) -> Speller | None:  # noqa: ARG002  # as above
+        return None
 
     def warm_up(self) -> None:
         """Nothing to warm."""

@@ -22,6 +22,7 @@ class Speller:
         self.room = 4
         self.spelling: dict[int, tuple[Item, int]] = {}
         self.most = 0
+        self.told: Sequence[tuple[Any, int]] = ()
 
     @property
     def busy(self) -> bool:
@@ -42,6 +43,11 @@ class Speller:
             message = "stumbled"
             raise RuntimeError(message)
         self.spelling = {key: (item, done + 1) for key, (item, done) in self.spelling.items()}
+        self.told = [
+            (item.follower, ord(item.payload[done - 1]))
+            for item, done in self.spelling.values()
+            if item.follower is not None
+        ]
         ended = [item for item, done in self.spelling.values() if done >= len(item.payload)]
         self.leave(ended)
         return [(item, f"spelt {item.payload}") for item in ended]

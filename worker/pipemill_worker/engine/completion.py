@@ -18,10 +18,12 @@ from pipemill_worker.engine.prepare import noted_failure
 from pipemill_worker.engine.retries import fate_of, histories_of, needs_history
 from pipemill_worker.engine.wiring import CLOSED, Wiring, log
 from pipemill_worker.engine.work import End
-from pipemill_worker.seams import Prepared
+from pipemill_worker.seams import Account, Prepared
 
 #: Most leases ended by one call.
 END_AT_MOST: Final = 128
+#: Of an answer that no model wrote.
+NOTHING_TOLD: Final = Account()
 
 
 @dataclass(slots=True)
@@ -34,6 +36,8 @@ class _Answer:
     error: JobError | None
     value: Any = None
     document: bytes = b""
+    #: What can be told of how the answer was written.
+    account: Account = NOTHING_TOLD
 
 
 class Completer:
@@ -126,7 +130,9 @@ class Completer:
         if end.outcome is Outcome.PARKED or end.error is not None:
             return answer
         try:
-            answer.value, answer.document = encode_answer(job, lane.runner.finish(*_prepared(end)), keep)
+            value = lane.runner.finish(*_prepared(end))
+            answer.account = _account(lane, end)
+            answer.value, answer.document = encode_answer(job, value, keep, answer.account.usage)
         except EngineClosed:
             raise
         except JobError as problem:
@@ -141,7 +147,14 @@ class Completer:
         """How the store is to end a job's lease; a job that is tried again hasn't ended, so nothing follows it yet."""
         work, outcome, error, document = answer.end.work, answer.outcome, answer.error, answer.document
         job = work.job
-        ended = Completion(field=work.field, job_id=job.id, outcome=outcome, due=answer.end.due)
+        ended = Completion(
+            field=work.field,
+            job_id=job.id,
+            outcome=outcome,
+            due=answer.end.due,
+            streamed=work.stream is not None,
+            piece=lane.streams.last(work, answer.account.text if error is None else None),
+        )
         if outcome is Outcome.PARKED:
             return ended
         if error is not None:
@@ -182,6 +195,15 @@ class Completer:
         if found is None:
             raise EngineClosed
         return found, error
+
+
+def _account(lane: Lane, end: End) -> Account:
+    """What can be told of how an answer was written. That it can't be told fails no job."""
+    try:
+        return lane.runner.account(*_prepared(end), followed=end.work.stream is not None)
+    except Exception as problem:  # noqa: BLE001  # whatever it is, the answer is there
+        noted_failure(lane, end.work.job.id, "account_failed", problem)
+        return NOTHING_TOLD
 
 
 def _prepared(end: End) -> tuple[Prepared, list[Any]]:

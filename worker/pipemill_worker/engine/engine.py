@@ -17,6 +17,7 @@ from pipemill_worker.engine.keeper import Heartbeat, Reaper, Sweeper
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.overdue import Listener, Overdue
 from pipemill_worker.engine.prepare import Preparer
+from pipemill_worker.engine.streamer import Streamer
 from pipemill_worker.engine.watchdog import Stuck, Watchdog
 from pipemill_worker.engine.wiring import CLOSED, EngineSettings, Gate, Wiring, log
 from pipemill_worker.engine.work import Work
@@ -67,6 +68,7 @@ class Engine:
             self._start("forward", forward.run, forward.device)
         for lane in lanes:
             self._start("complete", Completer(lane, wiring).run, lane.name)
+            self._start("stream", Streamer(lane).run, lane.name)
             for number in range(wiring.settings.preprocess_threads):
                 self._start("prepare", Preparer(lane, wiring).run, f"{lane.name}-{number}")
         self._start("heartbeat", Heartbeat(lanes, wiring).run)
@@ -188,10 +190,11 @@ class Engine:
             self._join(kind, deadline, hurried=True)
         for lane in self.lanes.values():
             lane.to_end.put(CLOSED)
+            lane.streams.news.put(CLOSED)
         self._join("complete", deadline, hurried=True)
         wiring.closed.set()
         wiring.cancels.set()
-        for kind in ("complete", "heartbeat", "reap", "listen", "overdue"):
+        for kind in ("complete", "stream", "heartbeat", "reap", "listen", "overdue"):
             self._join(kind, time.monotonic() + LAST_SECONDS)
         return self._give_back()
 

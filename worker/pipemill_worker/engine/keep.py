@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, Final
 
 from pipemill.codec import encoder
 from pipemill.errors import PayloadTooLarge, PipemillError, ResultNotSerialisable
-from pipemill.protocol import Job, decode_result, encode_success
+from pipemill.protocol import Job, Usage, decode_result, encode_success
+from pipemill.protocol.names import USAGE_FIELD
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.wiring import Wiring, log
 
@@ -78,7 +80,7 @@ class Keep:
         self._references = {}
 
 
-def encode_answer(job: Job, value: Any, keep: Keep) -> tuple[Any, bytes]:
+def encode_answer(job: Job, value: Any, keep: Keep, usage: Usage | None = None) -> tuple[Any, bytes]:
     """What follows the job is given, as plain JSON, and its result document; nothing is kept for nobody.
 
     Raises
@@ -89,8 +91,9 @@ def encode_answer(job: Job, value: Any, keep: Keep) -> tuple[Any, bytes]:
     """
     if job.ignore_result and not job.has_canvas:
         return value, b""
+    links = (links_of(job) or {}) | ({} if usage is None else {USAGE_FIELD: asdict(usage)})
     try:
-        document = encode_success(job.id, value, links=links_of(job), default=encoder(keep, keep.above))
+        document = encode_success(job.id, value, links=links, default=encoder(keep, keep.above))
     except TypeError as error:
         text = f"the pipeline's answer can't be written as JSON: {error}"
         raise ResultNotSerialisable(text) from error

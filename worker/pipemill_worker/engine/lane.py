@@ -19,6 +19,7 @@ from pipemill.store.base import BlobStore, JobStore, QueueInfo
 from pipemill_worker.engine.gauges import Gauges
 from pipemill_worker.engine.line import Line
 from pipemill_worker.engine.overload import Overload
+from pipemill_worker.engine.streams import Streams
 from pipemill_worker.engine.tenants import Tenants, next_ones
 from pipemill_worker.engine.work import End, Entry, Work
 from pipemill_worker.policy.batching import BatchLimits, compose, padded_cost
@@ -95,6 +96,7 @@ class Lane:
         self.cancelled: dict[str, None] = {}
         self.to_prepare = Line()
         self.to_end: queue.SimpleQueue[list[End] | None] = queue.SimpleQueue()
+        self.streams = Streams()
         self.gauges = Gauges()
         self.model, self._overload = CostModel(curve), Overload()
         self._tenants = Tenants(fair=info.fair)

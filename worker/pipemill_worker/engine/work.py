@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from pipemill.errors import JobError
 from pipemill.protocol import Job, Outcome
-from pipemill.protocol.names import TENANT_HEADER
+from pipemill.protocol.names import STREAM_HEADER, TENANT_HEADER
 from pipemill.store.base import Leased
-from pipemill_worker.seams import Item, Prepared
+from pipemill_worker.engine.streams import Stream
+from pipemill_worker.seams import JOINS, Item, Prepared
 
 _MISSING: Final = object()
 
@@ -31,6 +32,7 @@ class Work:
         "ran_at",
         "raw_bytes",
         "started",
+        "stream",
         "tenant",
         "urgency",
     )
@@ -44,6 +46,8 @@ class Work:
         tenant = job.headers.get(TENANT_HEADER)
         #: Whose job it is; empty for the tenant without a name.
         self.tenant = tenant if isinstance(tenant, str) else ""
+        #: Its text as it is told while it is written; None if nobody asked for that.
+        self.stream = Stream(leased.field, job.id) if job.headers.get(STREAM_HEADER) is True and job.id else None
         #: Delivered before: it may have killed a worker, so it shares nothing.
         self.alone = leased.deliveries > 0
         self.urgency = int(leased.field.rpartition("|")[2])
@@ -82,7 +86,8 @@ class Entry:
         self.work = work
         self.index = index
         self.item = item
-        self.group: Hashable | None = None if work.alone else item.group
+        # What joins and is alone finds nobody to join: it is alone in its process.
+        self.group: Hashable | None = item.group if item.group == JOINS or not work.alone else None
         self.cost = item.cost
         #: Since when it waits, in seconds of the monotonic clock.
         self.since = time.monotonic()

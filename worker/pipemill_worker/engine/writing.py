@@ -67,6 +67,8 @@ class Writing:
         """Let items join as far as there is room; one that can't be offered runs alone: its failure is its own."""
         lane, ends = self._lane, list[End]()
         for entry in _joiners(lane):
+            work = entry.work
+            entry.item.follower = work if work.stream is not None and len(work.outputs) == 1 else None
             try:
                 if not self._writer.offer(entry.item):
                     break
@@ -89,6 +91,8 @@ class Writing:
             return self._apart_after(error)
         seconds = time.perf_counter() - started
         self._stepped += seconds
+        if told := self._writer.told:
+            lane.streams.news.put(told)
         ended = [entry for entry in lane.running if id(entry.item) in finished]
         _note_step(lane, ended, seconds)
         lane.running = [entry for entry in lane.running if id(entry.item) not in finished]

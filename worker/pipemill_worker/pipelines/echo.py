@@ -7,7 +7,7 @@ from typing import Any
 
 from pipemill_worker.pipelines.settings import ECHO_TASK
 from pipemill_worker.policy.calibration import Bounds, Calibration
-from pipemill_worker.seams import Item, ItemWriter, Prepared
+from pipemill_worker.seams import Account, Item, ItemWriter, Prepared, Speller
 
 
 class EchoRunner:
@@ -26,6 +26,14 @@ class EchoRunner:
     def finish(self, prepared: Prepared, outputs: Sequence[Any]) -> Any:  # noqa: ARG002 - the seam's signature
         """The job's inputs."""
         return outputs[0]
+
+    def account(self, prepared: Prepared, outputs: Sequence[Any], *, followed: bool) -> Account:  # noqa: ARG002 - the seam's signature
+        """Nothing: no model wrote it."""
+        return Account()
+
+    def spelling(self, prepared: Prepared) -> Speller | None:  # noqa: ARG002 - the seam's signature
+        """Nothing is written."""
+        return None
 
     def warm_up(self) -> None:
         """Nothing to warm."""

@@ -35,13 +35,15 @@ from pipemill_worker.pipelines.overlaps import check_overlaps
 from pipemill_worker.pipelines.packing import Packing, can_pack
 from pipemill_worker.pipelines.plain import to_plain
 from pipemill_worker.pipelines.rules import TASK_RULES, Sharing
+from pipemill_worker.pipelines.seeding import seeded
 from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings, Validate
 from pipemill_worker.pipelines.staged import Plan, Stages, StagesPerThread
 from pipemill_worker.pipelines.underway import Underway, watched
 from pipemill_worker.pipelines.warming import SelfCheck, warm_up
+from pipemill_worker.pipelines.writing.account import account_of, speller_of
 from pipemill_worker.pipelines.writing.items import PipelineWriter
 from pipemill_worker.policy.calibration import Bounds, Calibration
-from pipemill_worker.seams import JOINS, Item, Prepared
+from pipemill_worker.seams import JOINS, Account, Item, Prepared, Speller
 
 #: Numbers of an image or a sound that cost about as much as a token: the 16 × 16 × 3 of a vision transformer's patch.
 NUMBERS_PER_TOKEN: Final = 768
@@ -146,7 +148,7 @@ class TransformersRunner:
         # Speech is cut into windows of its own, and those that are done leave the batch.
         with self._underway.holding(items, by_row=self.task != "automatic-speech-recognition"):
             if bundle := payloads[0].bundle:  # It runs alone.
-                with _seeded(payloads[0], self.pipe.device):
+                with seeded(payloads[0], self.pipe.device):
                     return [[self._forward([each])[0] for each in bundle]]
             return self._forward(payloads)
 
@@ -176,6 +178,18 @@ class TransformersRunner:
         if self._task_rule.whole:
             grouped = [chunks for one in grouped for chunks in one]
         return to_plain(self._threads.stages.answer(notes.plan, notes.inputs, notes.parameters, grouped))
+
+    def account(self, prepared: Prepared, outputs: Sequence[Any], *, followed: bool) -> Account:
+        """What can be told of how one job's outputs were written; its text only if that is ``followed``."""
+        notes: _Notes = prepared.state
+        if not self._generates or self.pipe.model.config.is_encoder_decoder:
+            return Account()
+        flat = outputs[0] if notes.bundled else outputs
+        return account_of(self.task, self._threads.stages, notes.plan, flat, followed=followed)
+
+    def spelling(self, prepared: Prepared) -> Speller | None:
+        """What spells the text of a job's lone item while it is written; None if only the whole text can be told."""
+        return speller_of(self.pipe.tokenizer, prepared.state.plan)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether this error of ``forward`` means that a smaller batch could succeed."""
@@ -378,19 +392,6 @@ def _cost(chunk: Mapping[str, Any], length: int) -> int:
         value.numel() for value in chunk.values() if isinstance(value, torch.Tensor) and value.is_floating_point()
     )
     return max(1, length + numbers // NUMBERS_PER_TOKEN)
-
-
-@contextlib.contextmanager
-def _seeded(payload: Payload, device: Any) -> Iterator[None]:
-    """Torch's random numbers from a payload's seed, and as they were afterwards; nothing without a seed."""
-    if payload.seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(payload.seed)
-        if payload.loads:  # A direct call's data loader draws a seed for workers that it doesn't have.
-            torch.empty((), dtype=torch.int64).random_()
-        yield
 
 
 def _complaint(error: BaseException) -> str:

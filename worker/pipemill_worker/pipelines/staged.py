@@ -157,6 +157,11 @@ class Stages:
         finally:
             self._pipe.image_processor = image_processor
 
+    @property
+    def tokenizer(self) -> Any:
+        """The thread's own tokenizer."""
+        return self._pipe.tokenizer
+
     def generation_settings(self, forward: Mapping[str, Any]) -> dict[str, Any]:
         """The generation settings in force with these forward parameters: a job's own, over the model's."""
         own = forward.get("generate_kwargs")

@@ -3,7 +3,9 @@
 -- ARGV  1 record prefix · 2 result prefix · 3 payload prefix · 4 history prefix · 5 incidents kept · 6 TTL of record and history (s)
 --       7 prefix of dead payloads · 8 prefix of dead histories
 --       9 dead letters kept · 10 their bytes, payloads included · 11 how long they are kept (s)
+--       12 stream prefix · 13 entries of a stream kept · 14 TTL of a stream that ends (s)
 --       then per job: field · id · outcome · how · value · TTL, due time or delay (s) · number of follow-ups
+--                     '' without a stream · 'end' with one · 'last': a piece is to be told before: run · offset · text
 --                     if its outcome is dead: incident or '' · what the letter says
 --                     then per follow-up: list · message
 --       how   store: value is the result document · move: value is the key where the document lies (large ones)
@@ -87,11 +89,20 @@ local function bury(field, id, incident, says)
   redis.call('EXPIRE', KEYS[6], ARGV[11])
 end
 
-local i = 12
+-- A user with rules from before there were streams may not write them: then the result alone tells the end.
+local function end_stream(id, run, offset, text)
+  local key = ARGV[12] .. id
+  if run then redis.pcall('XADD', key, 'MAXLEN', '~', ARGV[13], '*', 'r', run, 'o', offset, 't', text) end
+  redis.pcall('XADD', key, 'MAXLEN', '~', ARGV[13], '*', 'end', '1')
+  redis.pcall('EXPIRE', key, ARGV[14])
+end
+
+local i = 15
 while i <= #ARGV do
   local field, id, outcome, how, value, ttl = unpack(ARGV, i, i + 5)
   local follow = tonumber(ARGV[i + 6])
-  local first = i + (outcome == 'dead' and 9 or 7)
+  local stream = ARGV[i + 7]
+  local first = i + 8 + (stream == 'last' and 3 or 0) + (outcome == 'dead' and 2 or 0)
   local result = ARGV[2] .. id
   local done = redis.call('HEXISTS', KEYS[1], field)
   local head = id ~= '' and redis.call('GETRANGE', result, 0, 160) or ''
@@ -108,7 +119,7 @@ while i <= #ARGV do
     end
   end
   if done == 1 then
-    if outcome == 'dead' then bury(field, id, ARGV[i + 7], ARGV[i + 8]) end
+    if outcome == 'dead' then bury(field, id, ARGV[first - 2], ARGV[first - 1]) end
     if how == 'store' then
       redis.call('SET', result, value, 'EX', ttl)
       redis.call('PUBLISH', result, value)
@@ -133,6 +144,11 @@ while i <= #ARGV do
     if id ~= '' and not waits then
       if how ~= 'drop' or done == 2 then redis.call('DEL', ARGV[1] .. id) end
       redis.call('DEL', ARGV[3] .. id, ARGV[4] .. id)
+      if done == 1 and stream == 'last' then
+        end_stream(id, unpack(ARGV, i + 8, i + 10))
+      elseif stream ~= '' then
+        end_stream(id)
+      end
     end
     if done == 2 or outcome == 'cancelled' then
       redis.call('ZREM', KEYS[5], id)

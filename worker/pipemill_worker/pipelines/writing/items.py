@@ -32,6 +32,8 @@ class PipelineWriter:
         self._items: dict[Hashable, Item] = {}
         #: The item that last found no room, and its draft: it is offered again at every step.
         self._waiting: tuple[Item, Draft] | None = None
+        #: The followers of items with one row, and the token that each item was given by the last step.
+        self.told: Sequence[tuple[Any, int]] = ()
 
     @property
     def busy(self) -> bool:
@@ -66,17 +68,23 @@ class PipelineWriter:
         if self._waiting:
             return False
         self._items[id(item)] = item
+        if item.follower is not None and draft.ids.shape[0] == 1:
+            self._writer.followed.add(id(item))
         self._writer.join(id(item), draft, _generator(item.payload, draft))
         return True
 
     def step(self) -> Sequence[tuple[Item, Any]]:
         """Go one token further in every item; those that have ended with it, and their outputs."""
-        return [self._finished(self._items.pop(key), ids) for key, ids in self._writer.step()]
+        ended = self._writer.step()
+        self.told = [(self._items[key].follower, token) for key, token in self._writer.told]
+        self._writer.followed.difference_update(key for key, _ in ended)
+        return [self._finished(self._items.pop(key), ids) for key, ids in ended]
 
     def leave(self, items: Collection[Item]) -> None:
         """Stop writing these."""
         keys = {id(item) for item in items}
         self._writer.leave(keys)
+        self._writer.followed -= keys
         for key in keys:
             self._items.pop(key, None)
 
@@ -84,6 +92,7 @@ class PipelineWriter:
         """Forget all items, after a step that failed."""
         self._writer = self._new()
         self._items.clear()
+        self.told = ()
 
     def write_all(self, items: Sequence[Item]) -> list[Any]:
         """The outputs of items that are written from beginning to end, as many together as fit."""

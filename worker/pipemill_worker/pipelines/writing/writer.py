@@ -83,6 +83,9 @@ class Writer:
         self._slab = Slab(max_tokens)
         self._reading: list[_Prompt] = []
         self._writing: list[_Prompt] = []
+        #: Prompts of one row whose tokens are told as they are written; and what the last step wrote there.
+        self.followed: set[Hashable] = set()
+        self.told: list[tuple[Hashable, int]] = []
 
     @property
     def busy(self) -> bool:
@@ -128,6 +131,7 @@ class Writer:
                 self._drop(prompt)
             elif not prompt.places:
                 self._settle(prompt)
+        self.told = [(each.key, each.last[0]) for each in prompts if each.key in self.followed] if self.followed else []
         return ended
 
     def _written(self) -> tuple[list[_Prompt], list[torch.Tensor]]:

@@ -1,0 +1,96 @@
+"""Streams: texts told while they are written. The thread that owns the device puts tokens in, and goes on.
+
+What the broker doesn't take in time waits in memory and goes as one piece: as many tokens as a text may have, at most.
+The last piece is told together with the job's end.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from pipemill.store.streams import WHOLE_EVERY, Piece
+from pipemill_worker.seams import Speller
+
+if TYPE_CHECKING:
+    from pipemill_worker.engine.work import Work
+
+#: Jobs whose text is followed, and the next token of each.
+News: TypeAlias = "Sequence[tuple[Work, int]]"
+
+
+class Stream:
+    """The text of one job under one lease. Guarded by its lane's ``Streams.telling``."""
+
+    __slots__ = ("_entries", "_field", "_job_id", "_said", "_sent", "_unsaid", "ended", "speller")
+
+    def __init__(self, field: str, job_id: str):
+        self._field, self._job_id = field, job_id
+        #: What spells it, once that is known.
+        self.speller: Speller | None = None
+        self._said: list[str] = []
+        self._unsaid: list[str] = []
+        #: Characters that were said, and in how many entries.
+        self._sent = self._entries = 0
+        #: Nothing more is told but with the job's end.
+        self.ended = False
+
+    def take(self, token: int) -> bool:
+        """Spell a token; whether there is something to tell."""
+        if self.speller is not None and (text := self.speller(token)):
+            self._unsaid.append(text)
+            return True
+        return bool(self._unsaid)
+
+    def piece(self) -> Piece:
+        """What is to be told; now and then the whole text, for those who missed some of it."""
+        if len(self._unsaid) > 1:
+            self._unsaid = ["".join(self._unsaid)]
+        if self._entries % WHOLE_EVERY == WHOLE_EVERY - 1:
+            return self._part(0, "".join((*self._said, *self._unsaid)))
+        return self._part(self._sent, self._unsaid[0])
+
+    def note_said(self) -> None:
+        """What was to be told is told."""
+        self._entries += 1
+        self._sent += len(self._unsaid[0])
+        self._said.append(self._unsaid.pop())
+
+    def last(self, text: str | None) -> Piece | None:
+        """What is still to be told of the job's whole text; nothing more is told from now on.
+
+        A text that isn't what was told so far begins anew: what was told is void.
+        """
+        self.ended = True
+        if text is None:
+            return None
+        if not text.startswith("".join((*self._said, *self._unsaid))):
+            return Piece(self._field, self._job_id, f"{self._field}!", 0, text)
+        rest = text[self._sent :]
+        return self._part(self._sent, rest) if rest or not self._sent else None
+
+    def _part(self, offset: int, text: str) -> Piece:
+        return Piece(self._field, self._job_id, self._field, offset, text)
+
+
+def silent(_: int) -> str:
+    """Spell nothing: the text is told with the job's end."""
+    return ""
+
+
+class Streams:
+    """What one lane tells: the device's thread puts tokens in, a ``Streamer`` tells them, and completion the last."""
+
+    def __init__(self) -> None:
+        self.news: queue.SimpleQueue[News | None] = queue.SimpleQueue()
+        #: Held while something is told: what is told with a job's end comes after all else.
+        self.telling = threading.Lock()
+
+    def last(self, work: Work, text: str | None) -> Piece | None:
+        """What is still to be told of a job that ends, if it is followed."""
+        if work.stream is None:
+            return None
+        with self.telling:
+            return work.stream.last(text)
