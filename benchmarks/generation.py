@@ -8,6 +8,7 @@ writer, in one process, by turns. Tokens per second are medians; the ratios are 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import statistics
@@ -24,6 +25,7 @@ from rich.table import Table
 
 from benchmarks.material import TRANSFORMERS
 from pipemill_worker.pipelines.writing.draft import Drafter
+from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.writer import Writer
 
 PROMPTS: Final = 32
@@ -79,7 +81,10 @@ class Sides:
         torch.manual_seed(0)
         TRANSFORMERS.utils.logging.set_verbosity_error()
         self.model = TRANSFORMERS.LlamaForCausalLM(TRANSFORMERS.LlamaConfig(**MODEL)).eval()
-        self._drafter = Drafter(_Generates(self.model))
+        ours = copy.deepcopy(self.model)
+        prepack(ours)
+        self._drafter = Drafter(_Generates(ours))
+        self._writer = Writer(ours, max_rows=PROMPTS, max_tokens=1 << 20)
 
     def sequential(self, asked: Sequence[Request]) -> list[list[int]]:
         """One call after the other."""
@@ -102,7 +107,7 @@ class Sides:
 
     def together(self, asked: Sequence[Request]) -> list[list[int]]:
         """Joining and leaving at every token."""
-        writer = Writer(self.model, max_rows=PROMPTS, max_tokens=1 << 20)
+        writer = self._writer
         for number, (prompt, new) in enumerate(asked):
             inputs = {
                 "input_ids": torch.tensor([prompt]),

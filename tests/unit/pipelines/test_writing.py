@@ -17,7 +17,9 @@ from pipemill.errors import InvalidInput
 from pipemill_worker.pipelines import load_runner
 from pipemill_worker.pipelines.runner import TransformersRunner
 from pipemill_worker.pipelines.writing.items import PipelineWriter
+from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.slab import Slab, capacity_for
+from pipemill_worker.pipelines.writing.writer import PADDED, read_together
 from pipemill_worker.seams import JOINS, Item
 
 TEXT = "the food was good and I will come again because service is slow but the price is fine really"
@@ -181,7 +183,7 @@ def test_a_slab_moves_its_last_row_into_the_gap() -> None:
     for row, length in enumerate((2, 5, 3)):
         cache: Any = DynamicCache()
         cache.update(torch.full((1, 1, length, 2), float(row)), torch.full((1, 1, length, 2), -float(row)), 0)
-        assert slab.add(cache, 0) == row
+        assert slab.add(cache, 0, length) == row
     assert slab.drop(0) == 2
     assert slab.lengths == [3, 5]
     keys, values = slab.cache.layers[0].keys, slab.cache.layers[0].values
@@ -201,3 +203,46 @@ def test_a_slab_has_room_and_keeps_its_bound(
     assert found[0] >= rows
     assert found[1] >= tokens
     assert found[0] * found[1] <= most
+
+
+def test_prompts_of_like_lengths_are_read_together() -> None:
+    """The first and the nearest, while padding stays small; one of several answers, or half read, is read alone."""
+    shapes = [(1, 10), (1, 40), (1, 12), (3, 10), (1, 11), (1, 9)]
+    assert read_together(shapes, 0, 256) == [0, 4, 5, 2]
+    assert read_together(shapes, 0, 25) == [0, 4]
+    assert read_together(shapes, 5, 256) == [0]
+    assert read_together(shapes, 0, 9) == [0]
+    assert read_together(shapes[3:], 0, 256) == [0]
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 300)), min_size=1, max_size=40), st.integers(1, 256))
+def test_what_is_read_together_is_bounded(shapes: list[tuple[int, int]], most: int) -> None:
+    """Never more than fits between two steps, nor half as much again as there is to read."""
+    chosen = read_together(shapes, 0, most)
+    assert chosen[0] == 0
+    assert len({*chosen}) == len(chosen)
+    if len(chosen) > 1:
+        lengths = [shapes[index][1] for index in chosen]
+        assert all(shapes[index][0] == 1 for index in chosen)
+        assert len(chosen) * max(lengths) <= min(most, PADDED * sum(lengths))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 33])
+def test_a_second_layout_of_weights_changes_nothing_but_rounding(rows: int) -> None:
+    """In layers of both kinds, with and without bias, in passes of few rows and of many."""
+    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415 - only here
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(24, 40), torch.nn.Linear(40, 16, bias=False), Conv1D(8, 16))
+    inputs = torch.randn(rows, 1, 24)
+    with torch.inference_mode():
+        before = model(inputs)
+        assert prepack(model) == 3
+        assert torch.allclose(model(inputs), before, atol=1e-6)
+
+
+def test_weights_that_are_large_or_halves_have_one_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second one would take too much memory, or gains nothing."""
+    assert prepack(torch.nn.Linear(8, 8).bfloat16()) == 0
+    monkeypatch.setattr("pipemill_worker.pipelines.writing.prepacked.MOST_BYTES", 8 * 8 * 4 - 1)
+    assert prepack(torch.nn.Linear(8, 8)) == 0

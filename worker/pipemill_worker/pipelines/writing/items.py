@@ -11,6 +11,7 @@ from pipemill.errors import InvalidInput
 from pipemill_worker.pipelines.collate import Payload
 from pipemill_worker.pipelines.staged import Stages
 from pipemill_worker.pipelines.writing.draft import Draft
+from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.writer import Writer
 from pipemill_worker.seams import Item
 
@@ -24,6 +25,7 @@ class PipelineWriter:
     """An ``ItemWriter`` over one pipeline's model."""
 
     def __init__(self, model: Any, stages: Callable[[], Stages], max_tokens: int | None = None) -> None:
+        prepack(model)
         self._model = model
         #: The calling thread's own.
         self._stages = stages

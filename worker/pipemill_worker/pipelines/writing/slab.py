@@ -65,13 +65,13 @@ class Slab:
         """Where each row's next token goes: its row, and its place in it."""
         return self._rows, self._lengths
 
-    def add(self, cache: Any, row: int) -> int:
-        """Copy one row of a prompt's own cache into the next free row; which that is."""
-        length, place = int(cache.get_seq_length()), self.rows
+    def add(self, cache: Any, row: int, length: int) -> int:
+        """Copy so many tokens of one row of prompts' own cache into the next free row; which that is."""
+        place = self.rows
         self._reserve(cache, place + 1, length + 1)
         for own, theirs in zip(self.cache.layers, cache.layers, strict=True):
-            own.keys[place, :, :length] = theirs.keys[row]
-            own.values[place, :, :length] = theirs.values[row]
+            own.keys[place, :, :length] = theirs.keys[row, :, :length]
+            own.values[place, :, :length] = theirs.values[row, :, :length]
         self.lengths.append(length)
         self._note()
         return place

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -12,8 +13,10 @@ from pipemill_worker.pipelines.writing.choosing import alike, next_tokens
 from pipemill_worker.pipelines.writing.draft import Draft
 from pipemill_worker.pipelines.writing.slab import Slab
 
-#: Tokens of prompts read between two steps, so that texts that are being written never stall for long.
+#: Tokens of prompts read between two steps, padding included: texts that are being written never stall for long.
 READ_AT_ONCE: Final = 256
+#: Most tokens computed per token given when prompts are read together.
+PADDED: Final = 1.5
 
 
 class _Prompt:
@@ -29,6 +32,9 @@ class _Prompt:
         self.alike = alike(draft.processors, draws=self.draws)
         #: Tokens of the prompt that were read.
         self.read = 0
+        #: The keys and values that reading it made, and which rows of them are its own.
+        self.cache = draft.model_kwargs["past_key_values"]
+        self.cache_rows = range(rows)
         #: Rows of the slab, once it is read.
         self.places: list[int] = []
         self.ended = [False] * rows
@@ -72,11 +78,31 @@ class _Prompt:
         return all(self.ended)
 
 
+def read_together(shapes: Sequence[Sequence[int]], read: int, most: int) -> list[int]:
+    """Which prompts, by their rows and tokens, are read with the first one, of which so many tokens were read before.
+
+    Those of one row with the nearest lengths, while all are, padded, at most ``most`` tokens and few more than their own.
+    """
+    rows, length = shapes[0]
+    if rows > 1 or read or length > most:
+        return [0]
+    others = [index for index, (rows, _) in enumerate(shapes) if index and rows == 1]
+    chosen, longest, total = [0], length, length
+    for index in sorted(others, key=lambda index: abs(shapes[index][1] - length)):
+        own = shapes[index][1]
+        padded = (len(chosen) + 1) * max(longest, own)
+        if padded <= most and padded <= PADDED * (total + own):
+            chosen.append(index)
+            longest, total = max(longest, own), total + own
+    return chosen
+
+
 class Writer:
     """Continues prompts together. Used by one thread, the one that owns the device."""
 
     def __init__(self, model: Any, *, max_rows: int, max_tokens: int) -> None:
         self._model = model
+        self._head = model.get_output_embeddings()
         self._max_rows = max_rows
         #: Most tokens whose keys and values are kept, in all rows together.
         self._max_tokens = max_tokens
@@ -153,14 +179,49 @@ class Writer:
         logits: list[torch.Tensor] = []
         left = READ_AT_ONCE
         while self._reading and left > 0:
-            prompt = self._reading[0]
-            until = min(prompt.read + max(left // prompt.rows, 1), prompt.draft.ids.shape[1])
-            left -= (until - prompt.read) * prompt.rows
-            outputs = self._pass(prompt, until)
-            if prompt.read == prompt.draft.ids.shape[1]:
-                read.append(self._reading.pop(0))
+            shapes = [each.draft.ids.shape for each in self._reading]
+            group = [0] if self._head is None else read_together(shapes, self._reading[0].read, left)
+            prompts = [self._reading[index] for index in group]
+            if len(prompts) > 1:
+                left -= len(prompts) * max(each.draft.ids.shape[1] for each in prompts)
+                logits += self._pass_together(prompts)
+            else:
+                prompt = prompts[0]
+                until = min(prompt.read + max(left // prompt.rows, 1), prompt.draft.ids.shape[1])
+                left -= (until - prompt.read) * prompt.rows
+                outputs = self._pass(prompt, until)
+                if prompt.read < prompt.draft.ids.shape[1]:
+                    continue
                 logits.append(outputs.logits[:, -1])
+            read += prompts
+            self._reading = [each for each in self._reading if each not in prompts]
         return read, logits
+
+    def _pass_together(self, prompts: Sequence[_Prompt]) -> list[torch.Tensor]:
+        """Read whole prompts of one row each, padded behind their ends, where no token of theirs looks."""
+        lengths = [each.draft.ids.shape[1] for each in prompts]
+        first = prompts[0].draft
+        ids = first.ids.new_zeros((len(prompts), max(lengths)))
+        for row, prompt in enumerate(prompts):
+            ids[row, : lengths[row]] = prompt.draft.ids[0]
+        positions = torch.arange(max(lengths), device=ids.device).expand_as(ids)
+        cache = first.model_kwargs["past_key_values"]
+        given = {"input_ids": ids, "position_ids": positions, "past_key_values": cache, "use_cache": True}
+        with self._ends_only(torch.tensor(lengths, device=ids.device) - 1):
+            outputs = self._model(**given, return_dict=True)
+        for row, prompt in enumerate(prompts):
+            prompt.cache, prompt.cache_rows, prompt.read = cache, range(row, row + 1), lengths[row]
+        return list(outputs.logits.split(1))
+
+    @contextmanager
+    def _ends_only(self, ends: torch.Tensor) -> Iterator[None]:
+        """Let the model compute the logits of one place in each row only: ``[rows, vocabulary]``."""
+        rows = torch.arange(len(ends), device=ends.device)
+        hook = self._head.register_forward_pre_hook(lambda _, inputs: (inputs[0][rows, ends],))
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _pass(self, prompt: _Prompt, until: int) -> Any:
         """Read a prompt on, up to some token."""
@@ -178,9 +239,8 @@ class Writer:
 
     def _settle(self, prompt: _Prompt) -> None:
         """Give a prompt that was read its rows of the slab."""
-        cache = prompt.draft.model_kwargs["past_key_values"]
-        prompt.places = [self._slab.add(cache, row) for row in range(prompt.rows)]
-        prompt.draft.model_kwargs = {}
+        prompt.places = [self._slab.add(prompt.cache, row, prompt.read) for row in prompt.cache_rows]
+        prompt.draft.model_kwargs, prompt.cache = {}, None
         self._writing.append(prompt)
 
     def _drop(self, prompt: _Prompt) -> None:

@@ -1,0 +1,55 @@
+"""A model's weights once more, laid out as passes of few rows read them fastest on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final, cast
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+#: Most rows of a pass that gains: with more, the plain layout is as fast (Zen 3, float32).
+MOST_ROWS: Final = 32
+#: Most that the copies may take, in bytes: half a billion weights.
+MOST_BYTES: Final = 2 << 30
+#: Rows that the layout is made for; passes of fewer and of more read it as well.
+_USUAL_ROWS: Final = 16
+
+_kernels: Any = torch.ops.mkldnn
+_has_kernels: Any = torch.backends.mkldnn.is_available
+
+
+def prepack(model: nn.Module) -> int:
+    """Let a model's linear layers read a second copy of their weights in passes of few rows; how many do.
+
+    None on a GPU, in other formats than float32, without oneDNN, and where copies would take more than ``MOST_BYTES``.
+    A step of 8 rows through 384 × 32,000 weights took 5.9 ms so, and 13.4 ms as torch has them: its own kernel lays
+    them out anew for each pass. Sums are made in another order: answers differ by rounding.
+    """
+    layers = list(_layers(model)) if _has_kernels() else []
+    if sum(weight.nbytes for _, weight in layers) > MOST_BYTES:
+        return 0
+    for layer, weight in layers:
+        packed = _kernels._reorder_linear_weight(weight, _USUAL_ROWS)  # noqa: SLF001 - there is no public way
+        layer.forward = partial(_forward, layer.forward, packed, layer.bias)
+    return len(layers)
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[Any, torch.Tensor]]:
+    """The layers that qualify, and their weights as ``[out, in]``."""
+    for module in model.modules():
+        if type(module) in {nn.Linear, Conv1D}:
+            weight = cast("torch.Tensor", module.weight).detach()
+            if weight.dtype == torch.float32 and weight.device.type == "cpu":
+                yield module, weight if type(module) is nn.Linear else weight.t().contiguous()
+
+
+def _forward(
+    plain: Callable[[torch.Tensor], torch.Tensor], packed: torch.Tensor, bias: torch.Tensor | None, inputs: torch.Tensor
+) -> torch.Tensor:
+    if inputs.numel() > MOST_ROWS * inputs.shape[-1]:
+        return plain(inputs)
+    output: torch.Tensor = _kernels._linear_pointwise(inputs, packed, bias, "none", [], "")  # noqa: SLF001 - as above
+    return output
