@@ -81,7 +81,7 @@ class _Prompt:
 def read_together(shapes: Sequence[Sequence[int]], read: int, most: int) -> list[int]:
     """Which prompts, by their rows and tokens, are read with the first one, of which so many tokens were read before.
 
-    Those of one row with the nearest lengths, while all are, padded, at most ``most`` tokens and few more than their own.
+    Those of one row with the nearest lengths, while all are, padded, within ``most`` and little more than theirs.
     """
     rows, length = shapes[0]
     if rows > 1 or read or length > most:
