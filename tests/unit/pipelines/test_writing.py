@@ -227,7 +227,7 @@ def test_what_is_read_together_is_bounded(shapes: list[tuple[int, int]], most: i
         assert len(chosen) * max(lengths) <= min(most, PADDED * sum(lengths))
 
 
-@pytest.mark.parametrize("rows", [1, 5, 33])
+@pytest.mark.parametrize("rows", [0, 1, 5, 65])
 def test_a_second_layout_of_weights_changes_nothing_but_rounding(rows: int) -> None:
     """In layers of both kinds, with and without bias, in passes of few rows and of many."""
     from transformers.pytorch_utils import Conv1D  # noqa: PLC0415 - only here

@@ -39,6 +39,8 @@ class _Prompt:
         self.places: list[int] = []
         self.ended = [False] * rows
         self._length = length
+        #: Tokens by step that aren't in ``_ids`` yet: most of the time nobody looks there before the end.
+        self._unwritten: list[list[int]] = []
         self._last: list[int] = []
         self._ids = draft.ids.new_empty((rows, max(draft.most_tokens, length + 1)))
         self._ids[:, :length] = draft.ids
@@ -55,6 +57,10 @@ class _Prompt:
 
     @property
     def ids(self) -> torch.Tensor:
+        if self._unwritten:
+            steps = torch.tensor(self._unwritten, device=self._ids.device)
+            self._ids[:, self._length - len(steps) : self._length] = steps.T
+            self._unwritten = []
         return self._ids[:, : self._length]
 
     @property
@@ -67,7 +73,7 @@ class _Prompt:
         if self._pad is not None:
             tokens = [self._pad if over else token for token, over in zip(tokens, self.ended, strict=True)]
         self._last = list(tokens)
-        self._ids[:, self._length] = torch.tensor(self._last, device=self._ids.device)
+        self._unwritten.append(self._last)
         self._length += 1
         if self._plain:
             full = self._length >= self.draft.most_tokens
@@ -170,8 +176,11 @@ class Writer:
                 tokens[place] = token
         outputs = self._model(**self._slab.inputs(tokens), use_cache=True, return_dict=True)
         self._slab.step()
+        order = [place for prompt in self._writing for place in prompt.places]
         logits = outputs.logits[:, -1]
-        return list(self._writing), [logits[prompt.places] for prompt in self._writing]
+        if order != sorted(order):
+            logits = logits[order]
+        return list(self._writing), list(logits.split([prompt.rows for prompt in self._writing]))
 
     def _read(self) -> tuple[list[_Prompt], list[torch.Tensor]]:
         """Read prompts, as much as fits between two steps; those that were read to their end, and their logits."""
