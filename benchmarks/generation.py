@@ -2,7 +2,9 @@
 
 A random Llama of 39 M parameters, float32, one core; 32 prompts, some ten to sixty tokens each, ask for 4 to 128
 new ones, greedy. One call after the other, transformers' static batches in the order of arrival, and pipemill's
-writer, in one process, by turns. Tokens per second are medians; the ratios are what counts.
+writer, in one process, by turns. Tokens per second are medians; the ratios are what counts. Then the same prompts once
+more, one after another while others are written: how long each waits for its first token. And 64 texts of 512 tokens
+with room for a third of them: what their keys and values take.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.material import TRANSFORMERS
-from pipemill_worker.pipelines.writing.draft import Drafter
+from pipemill_worker.pipelines.writing.draft import Draft, Drafter
+from pipemill_worker.pipelines.writing.items import bytes_per_token
 from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.writer import Writer
 
@@ -45,6 +48,13 @@ MODEL: Final[dict[str, Any]] = {
 }
 #: Our rate ÷ the sequential calls'.
 BAR: Final = 5.0
+#: Steps that a prompt may wait for its first token beside its own reading, at the median.
+BAR_STEPS: Final = 2.0
+#: Steps between two prompts, on average.
+STEPS_APART: Final = 4
+#: Texts, and new tokens of each, that ask for more memory than there is.
+MANY: Final = 64
+LONG: Final = 512
 _set_threads: Any = torch.set_num_threads
 
 Request = tuple[list[int], int]
@@ -81,10 +91,10 @@ class Sides:
         torch.manual_seed(0)
         TRANSFORMERS.utils.logging.set_verbosity_error()
         self.model = TRANSFORMERS.LlamaForCausalLM(TRANSFORMERS.LlamaConfig(**MODEL)).eval()
-        ours = copy.deepcopy(self.model)
-        prepack(ours)
-        self._drafter = Drafter(_Generates(ours))
-        self._writer = Writer(ours, max_rows=PROMPTS, max_tokens=1 << 20)
+        self._ours = copy.deepcopy(self.model)
+        prepack(self._ours)
+        self._drafter = Drafter(_Generates(self._ours))
+        self._writer = Writer(self._ours, max_rows=PROMPTS, max_tokens=1 << 20)
 
     def sequential(self, asked: Sequence[Request]) -> list[list[int]]:
         """One call after the other."""
@@ -108,19 +118,66 @@ class Sides:
     def together(self, asked: Sequence[Request]) -> list[list[int]]:
         """Joining and leaving at every token."""
         writer = self._writer
-        for number, (prompt, new) in enumerate(asked):
-            inputs = {
-                "input_ids": torch.tensor([prompt]),
-                "attention_mask": torch.ones(1, len(prompt), dtype=torch.long),
-            }
-            draft = self._drafter.draft(inputs, {"max_new_tokens": new, "do_sample": False})
-            if draft is None or not draft.may_join():
-                raise RuntimeError("this model's prompts can't be written together")
-            writer.join(number, draft)
+        for number, request in enumerate(asked):
+            writer.join(number, self._draft(request))
         written: dict[Any, torch.Tensor] = {}
         while writer.busy:
             written.update(writer.step())
         return [written[number][0, len(prompt) :].tolist() for number, (prompt, _) in enumerate(asked)]
+
+    def _draft(self, request: Request) -> Draft:
+        prompt, new = request
+        mask = torch.ones(1, len(prompt), dtype=torch.long)
+        inputs = {"input_ids": torch.tensor([prompt]), "attention_mask": mask}
+        draft = self._drafter.draft(inputs, {"max_new_tokens": new, "do_sample": False})
+        if draft is None or not draft.may_join():
+            raise RuntimeError("this model's prompts can't be written together")
+        return draft
+
+    def first_tokens(self, asked: Sequence[Request]) -> list[float]:
+        """For each prompt that comes while others are written: steps until its first token, less its own reading.
+
+        Its own reading is what it takes alone; a step is the median of those in which nothing was read.
+        """
+        writer, rng = self._writer, random.Random(5)  # noqa: S311  # the same arrivals in every run
+        alone = [self._first_token([request]) for request in asked]
+        steps, waits, come, waiting = list[float](), dict[Any, float](), dict[Any, float](), list(enumerate(asked))
+        writer.followed = set(range(len(asked)))
+        while waiting or writer.busy:
+            read = bool(waiting) and rng.random() < 1 / STEPS_APART
+            if read:
+                number, request = waiting.pop(0)
+                come[number] = time.perf_counter()
+                writer.join(number, self._draft(request))
+            started = time.perf_counter()
+            writer.step()
+            ended = time.perf_counter()
+            waits |= {number: ended - come[number] for number, _ in writer.told if number not in waits}
+            steps += [] if read or not writer.busy else [ended - started]
+        writer.followed = set()
+        return [(waits[number] - own) / statistics.median(steps) for number, own in enumerate(alone)]
+
+    def _first_token(self, asked: Sequence[Request]) -> float:
+        started = time.perf_counter()
+        for number, request in enumerate(asked):
+            self._writer.join(number, self._draft(request))
+        self._writer.step()
+        seconds = time.perf_counter() - started
+        self._writer.leave(range(len(asked)))
+        return seconds
+
+    def memory(self) -> tuple[int, int]:
+        """Most bytes of keys and values while more is asked for than fits, and the most that they may be."""
+        most = MANY * LONG // 3
+        writer = Writer(self._ours, max_rows=MANY, max_tokens=most)
+        prompts = [([3 + number], LONG - 1) for number in range(MANY)]
+        waiting, peak = [self._draft(request) for request in prompts], 0
+        while waiting or writer.busy:
+            while waiting and writer.has_room(waiting[0]):
+                writer.join(len(waiting), waiting.pop(0))
+            writer.step()
+            peak = max(peak, writer.kept_bytes)
+        return peak, most * bytes_per_token(self._ours)
 
 
 def measure(repeats: int) -> dict[str, Any]:
@@ -144,8 +201,19 @@ def measure(repeats: int) -> dict[str, Any]:
     first = texts["one after the other"]
     same = {name: sum(one == other for one, other in zip(first, each, strict=True)) for name, each in texts.items()}
     ratio = statistics.median(a / b for a, b in zip(rates["pipemill"], rates["one after the other"], strict=True))
-    met = ratio >= BAR and same["pipemill"] == PROMPTS
-    return {"tokens_per_second": rates, "same_texts": same, "of": PROMPTS, "ratio": ratio, "met": met}
+    waits = sides.first_tokens(asked)
+    peak, most = sides.memory()
+    met = ratio >= BAR and same["pipemill"] == PROMPTS and statistics.median(waits) <= BAR_STEPS and peak <= most
+    return {
+        "tokens_per_second": rates,
+        "same_texts": same,
+        "of": PROMPTS,
+        "ratio": ratio,
+        "first_token_steps": {"median": statistics.median(waits), "p95": statistics.quantiles(waits, n=20)[-1]},
+        "kept_bytes": peak,
+        "most_bytes": most,
+        "met": met,
+    }
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -156,6 +224,12 @@ def show(figures: dict[str, Any]) -> None:
         table.add_row(name, spread, f"{figures['same_texts'][name]} of {figures['of']}")
     Console().print(table)
     Console().print(f"pipemill ÷ one after the other: {figures['ratio']:.2f} (at least {BAR}, all texts the same)")
+    waits, kept, most = figures["first_token_steps"], figures["kept_bytes"], figures["most_bytes"]
+    Console().print(
+        f"a prompt that comes meanwhile has its first token {waits['median']:.1f} steps later than alone (p95 "
+        f"{waits['p95']:.1f}; at most {BAR_STEPS} at the median)"
+    )
+    Console().print(f"{MANY} texts of {LONG} tokens: {kept / 1e6:.0f} MB of keys and values (at most {most / 1e6:.0f})")
 
 
 def main() -> None:

@@ -124,6 +124,17 @@ class Writer:
         """Whether there is anything to write."""
         return bool(self._reading or self._writing)
 
+    @property
+    def kept_bytes(self) -> int:
+        """What keys and values of all rows take, and those of prompts that are being read."""
+        reading = {id(each.cache): each.cache for each in self._reading}.values()
+        return sum(
+            layer.keys.nbytes + layer.values.nbytes
+            for cache in (self._slab.cache, *reading)
+            for layer in cache.layers
+            if layer.is_initialized
+        )
+
     def can_ever(self, draft: Draft) -> bool:
         """Whether a prompt fits at all."""
         rows: int = draft.ids.shape[0]
