@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import redis
 
 from pipemill import Client
+from pipemill.errors import InferenceFailed, InvalidInput, InvalidParameter
 from pipemill.protocol import JobStatus
 from tests.e2e.mill import Mill
 from tests.e2e.rig import Serve, freeze_at_work, leased_messages, report_on
@@ -28,6 +30,30 @@ def test_two_hundred_mixed_jobs_are_answered_as_alone(mill: Mill) -> None:
     (lane,) = report_on(mill.client, "generator").lanes.values()
     assert lane["writes_together"]
     assert max(map(int, lane["batch_sizes"])) > 1
+
+
+#: What can't be written, and what its job's error says.
+HOPELESS = (
+    ("", {}, InvalidInput, "give a text with at least one character"),
+    (None, {}, InvalidInput, "must be a string"),
+    ("good", {"max_new_tokens": 10**9}, InvalidParameter, "give a whole number from 1 to 4096"),
+    ("good", {"temperature": 1e-30, "do_sample": True}, InvalidParameter, "give a number from 0.01 to 10"),
+    ("good", {"bad_words_ids": [[9_000_000]]}, InferenceFailed, "vocabulary size is 2048"),
+)
+
+
+def test_what_cannot_be_written_fails_alone(mill: Mill) -> None:
+    """Each with its own error, in the middle of others, which are answered as alone."""
+    good = prompts(len(HOPELESS) * 3)
+    with Client(mill.url, check_parameters=False) as client:
+        sent = [(client.submit("generator", text, given), (text, given)) for text, given in good[: len(good) // 2]]
+        bad = [client.submit("generator", text, given) for text, given, _, _ in HOPELESS]
+        sent += [(client.submit("generator", text, given), (text, given)) for text, given in good[len(good) // 2 :]]
+        for job, (_, _, kind, says) in zip(bad, HOPELESS, strict=True):
+            with pytest.raises(kind, match=says):
+                job.result(timeout=120)
+        for job, asked in sent:
+            assert job.result(timeout=120) == direct(*asked)
 
 
 def test_of_fifty_texts_twenty_are_cancelled_and_thirty_are_right(mill: Mill) -> None:
