@@ -91,6 +91,12 @@ class BatchSettings(Settings):
         description="Measure batches of growing size when a worker starts, and take the size from which they gain no "
         "more; max_tokens, if given, bounds what is tried.",
     )
+    cache_bytes: int = Field(
+        default=1_073_741_824,
+        ge=1_048_576,
+        le=1_099_511_627_776,
+        description="Bytes of keys and values kept for texts that are written together; max_items bounds their rows.",
+    )
     packing: bool = Field(
         default=True,
         description="Lay texts end to end instead of padding them, where the model's encoder and the device allow it.",

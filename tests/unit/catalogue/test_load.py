@@ -71,6 +71,7 @@ QUEUE_DEFAULTS: dict[str, Any] = {
         "max_tokens": None,
         "max_amplification": 1.5,
         "max_wait_ms": 10.0,
+        "cache_bytes": 1_073_741_824,
         "calibrate": True,
         "packing": True,
         "tolerance": 1e-4,

@@ -139,7 +139,7 @@ def test_prompts_that_leave_disturb_nobody(writer: PipelineWriter) -> None:
 def test_no_more_join_than_memory_holds() -> None:
     """Tokens are set aside for all that a prompt may write; who finds no room waits, and is answered as alone."""
     model, threads = runner().pipe.model, runner()._threads
-    small = PipelineWriter(model, lambda: threads.stages, max_tokens=100)
+    small = PipelineWriter(model, lambda: threads.stages, max_rows=64, max_tokens=100)
     jobs = [(" ".join(WORDS[:5]), {"max_new_tokens": 20, "do_sample": False}) for _ in range(7)]
     prepared, items = zip(*(item_of(*job) for job in jobs), strict=True)
     at_once = sum(small.offer(item) for item in items)
@@ -151,12 +151,27 @@ def test_no_more_join_than_memory_holds() -> None:
     ]
 
 
+def test_rows_are_bounded_beside_others_only() -> None:
+    """A job of more answers than a pass may have rows is written alone, and the others before or after it."""
+    model, threads = runner().pipe.model, runner()._threads
+    narrow = PipelineWriter(model, lambda: threads.stages, max_rows=2, max_tokens=10_000)
+    ways = [{"do_sample": False}, {"do_sample": True, "seed": 1, "num_return_sequences": 3}, {"do_sample": False}]
+    jobs = [("the food was", {"max_new_tokens": 5, **way}) for way in ways]
+    prepared, items = zip(*(item_of(*job) for job in jobs), strict=True)
+    assert [narrow.offer(item) for item in items] == [True, False, True]
+    narrow.clear()
+    outputs = written(narrow, items, 3)
+    assert [runner().finish(each, [outputs[place]]) for place, each in enumerate(prepared)] == [
+        direct(*job) for job in jobs
+    ]
+
+
 def test_a_prompt_that_never_fits_is_refused_at_the_door() -> None:
     """Who wants more than all memory for keys and values is told so, and what to ask for."""
     model, threads = runner().pipe.model, runner()._threads
-    small = PipelineWriter(model, lambda: threads.stages, max_tokens=30)
+    small = PipelineWriter(model, lambda: threads.stages, max_rows=64, max_tokens=30)
     _, item = item_of("the food was", {"max_new_tokens": 50})
-    with pytest.raises(InvalidInput, match=r"don't fit into the 30 tokens .* lower max_new_tokens"):
+    with pytest.raises(InvalidInput, match=r"don't fit into the 30 tokens that are kept.* lower max_new_tokens"):
         small.takes(item.payload.inputs, item.payload.forward)
 
 

@@ -41,7 +41,7 @@ from pipemill_worker.pipelines.staged import Plan, Stages, StagesPerThread
 from pipemill_worker.pipelines.underway import Underway, watched
 from pipemill_worker.pipelines.warming import SelfCheck, warm_up
 from pipemill_worker.pipelines.writing.account import account_of, speller_of
-from pipemill_worker.pipelines.writing.items import PipelineWriter
+from pipemill_worker.pipelines.writing.items import writer_for
 from pipemill_worker.policy.calibration import Bounds, Calibration
 from pipemill_worker.seams import JOINS, Account, Item, Prepared, Speller
 
@@ -105,7 +105,7 @@ class TransformersRunner:
         self._chats = has_chat_template(pipe)
         self._threads = StagesPerThread(pipe, threading.Lock())
         #: Continues prompts together; ``None`` where there are none, or their answers then differ.
-        self.writer = PipelineWriter(pipe.model, lambda: self._threads.stages) if self._may_join() else None
+        self.writer = writer_for(pipe.model, lambda: self._threads.stages, settings.batch) if self._may_join() else None
 
     @property
     def sharing(self) -> Sharing:

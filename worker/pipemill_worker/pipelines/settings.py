@@ -35,6 +35,16 @@ class Tolerant(Protocol):
         ...
 
     @property
+    def max_items(self) -> int:
+        """Most rows of a pass."""
+        ...
+
+    @property
+    def cache_bytes(self) -> int:
+        """Most bytes of keys and values of texts that are written together."""
+        ...
+
+    @property
     def packing(self) -> bool:
         """Whether texts may be laid end to end instead of padded."""
         ...

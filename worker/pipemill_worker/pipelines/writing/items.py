@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from pipemill.errors import InvalidInput
 from pipemill_worker.pipelines.collate import Payload
+from pipemill_worker.pipelines.settings import Tolerant
 from pipemill_worker.pipelines.staged import Stages
 from pipemill_worker.pipelines.writing.draft import Draft
 from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.writer import Writer
 from pipemill_worker.seams import Item
 
-#: Memory for keys and values of all rows together, in bytes.
-CACHE_BYTES: Final = 1 << 30
-#: Rows written together where the cache would hold more.
-MAX_ROWS: Final = 64
-
 
 class PipelineWriter:
     """An ``ItemWriter`` over one pipeline's model."""
 
-    def __init__(self, model: Any, stages: Callable[[], Stages], max_tokens: int | None = None) -> None:
+    def __init__(self, model: Any, stages: Callable[[], Stages], *, max_rows: int, max_tokens: int) -> None:
         prepack(model)
         self._model = model
         #: The calling thread's own.
         self._stages = stages
-        self._max_tokens = max_tokens or CACHE_BYTES // bytes_per_token(model)
+        self._max_rows, self._max_tokens = max_rows, max_tokens
         self._writer = self._new()
         self._items: dict[Hashable, Item] = {}
         #: The item that last found no room, and its draft: it is offered again at every step.
@@ -58,7 +54,7 @@ class PipelineWriter:
             rows = draft.ids.shape[0]
             raise InvalidInput(
                 f"{rows} answers of up to {draft.most_tokens} tokens, the prompt's included, don't fit into the"
-                f" {self._max_tokens} tokens (in {MAX_ROWS} rows) that are kept: ask for fewer, or lower max_new_tokens"
+                f" {self._max_tokens} tokens that are kept: ask for fewer, or lower max_new_tokens"
             )
         return True
 
@@ -106,7 +102,7 @@ class PipelineWriter:
         return [outputs[id(item)] for item in items]
 
     def _new(self) -> Writer:
-        return Writer(self._model, max_rows=MAX_ROWS, max_tokens=self._max_tokens)
+        return Writer(self._model, max_rows=self._max_rows, max_tokens=self._max_tokens)
 
     def _draft(self, item: Item) -> Draft:
         payload = _only(item.payload)
@@ -119,6 +115,13 @@ class PipelineWriter:
         payload = _only(item.payload)
         outputs = self._stages().written(payload.inputs, payload.forward, ids)
         return item, [outputs] if item.payload.bundle else outputs
+
+
+def writer_for(model: Any, stages: Callable[[], Stages], batch: Tolerant) -> PipelineWriter:
+    """Within a queue's bounds of rows and memory."""
+    return PipelineWriter(
+        model, stages, max_rows=batch.max_items, max_tokens=batch.cache_bytes // bytes_per_token(model)
+    )
 
 
 def bytes_per_token(model: Any) -> int:

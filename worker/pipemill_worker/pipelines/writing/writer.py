@@ -136,16 +136,16 @@ class Writer:
         )
 
     def can_ever(self, draft: Draft) -> bool:
-        """Whether a prompt fits at all."""
+        """Whether a prompt fits at all. Alone it may have any number of rows."""
         rows: int = draft.ids.shape[0]
-        return rows <= self._max_rows and rows * draft.most_tokens <= self._max_tokens
+        return rows * draft.most_tokens <= self._max_tokens
 
     def has_room(self, draft: Draft) -> bool:
         """Whether a prompt can join now: memory is set aside for all that it may write, so none is ever sent away."""
         prompts = [*self._reading, *self._writing]
         rows = sum(each.rows for each in prompts) + draft.ids.shape[0]
         longest = max([draft.most_tokens, *(each.draft.most_tokens for each in prompts)])
-        return rows <= self._max_rows and rows * longest <= self._max_tokens
+        return (rows <= self._max_rows or not prompts) and rows * longest <= self._max_tokens
 
     def join(self, key: Hashable, draft: Draft, generator: torch.Generator | None = None) -> None:
         """Let a prompt take part from the next step on."""
