@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from pipemill_worker.pipelines.runner import TransformersRunner
 from pipemill_worker.pipelines.writing.items import PipelineWriter
 from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.slab import Slab, capacity_for
-from pipemill_worker.pipelines.writing.writer import PADDED, read_together
+from pipemill_worker.pipelines.writing.writer import PADDED, in_common, read_together
 from pipemill_worker.seams import JOINS, Item
 
 TEXT = "the food was good and I will come again because service is slow but the price is fine really"
@@ -151,6 +152,34 @@ def test_no_more_join_than_memory_holds() -> None:
     ]
 
 
+def test_a_beginning_that_another_has_is_not_read_again(writer: PipelineWriter) -> None:
+    """A prompt that begins as one that is being written is read from where they differ, and answered as alone."""
+    beginning = " ".join(WORDS)
+    jobs = [(f"{beginning} {end}", {"max_new_tokens": 12, "do_sample": False}) for end in ("and", "so I", "", "but we")]
+    prepared, items = zip(*(item_of(*job) for job in jobs), strict=True)
+    outputs: dict[int, Any] = {}
+    assert writer.offer(items[0])
+    outputs.update((id(item), output) for item, output in writer.step())
+    read: list[int] = []
+    hook = runner().pipe.model.register_forward_pre_hook(
+        lambda _, __, named: read.append(named["input_ids"].shape[1]), with_kwargs=True
+    )
+    assert all(writer.offer(item) for item in items[1:])
+    while writer.busy:
+        outputs.update((id(item), output) for item, output in writer.step())
+    hook.remove()
+    assert max(read) < 8 < items[0].payload.length
+    for job, each, item in zip(jobs, prepared, items, strict=True):
+        assert runner().finish(each, [outputs[id(item)]]) == direct(*job)
+
+
+@given(st.lists(st.integers(0, 2), max_size=9), st.lists(st.integers(0, 2), max_size=9))
+def test_what_two_texts_have_in_common_at_their_beginnings(one: list[int], other: list[int]) -> None:
+    """As counted one token after the other."""
+    counted = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
+    assert in_common(torch.tensor(one), torch.tensor(other)) == counted
+
+
 def test_rows_are_bounded_beside_others_only() -> None:
     """A job of more answers than a pass may have rows is written alone, and the others before or after it."""
     model, threads = runner().pipe.model, runner()._threads
@@ -223,17 +252,18 @@ def test_a_slab_has_room_and_keeps_its_bound(
 def test_prompts_of_like_lengths_are_read_together() -> None:
     """The first and the nearest, while padding stays small; one of several answers, or half read, is read alone."""
     shapes = [(1, 10), (1, 40), (1, 12), (3, 10), (1, 11), (1, 9)]
-    assert read_together(shapes, 0, 256) == [0, 4, 5, 2]
-    assert read_together(shapes, 0, 25) == [0, 4]
-    assert read_together(shapes, 5, 256) == [0]
-    assert read_together(shapes, 0, 9) == [0]
-    assert read_together(shapes[3:], 0, 256) == [0]
+    assert read_together(shapes, 256) == [0, 4, 5, 2]
+    assert read_together(shapes, 25) == [0, 4]
+    assert read_together([(0, 10), *shapes[1:]], 256) == [0]
+    assert read_together([(1, 10), (0, 10), (1, 10)], 256) == [0, 2]
+    assert read_together(shapes, 9) == [0]
+    assert read_together(shapes[3:], 256) == [0]
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 300)), min_size=1, max_size=40), st.integers(1, 256))
 def test_what_is_read_together_is_bounded(shapes: list[tuple[int, int]], most: int) -> None:
     """Never more than fits between two steps, nor half as much again as there is to read."""
-    chosen = read_together(shapes, 0, most)
+    chosen = read_together(shapes, most)
     assert chosen[0] == 0
     assert len({*chosen}) == len(chosen)
     if len(chosen) > 1:

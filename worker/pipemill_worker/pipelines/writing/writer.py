@@ -17,6 +17,8 @@ from pipemill_worker.pipelines.writing.slab import Slab
 READ_AT_ONCE: Final = 256
 #: Most tokens computed per token given when prompts are read together.
 PADDED: Final = 1.5
+#: Fewest tokens that a prompt must have in common with another for them to be copied instead of read.
+COMMON: Final = 16
 
 
 class _Prompt:
@@ -30,8 +32,8 @@ class _Prompt:
         self.processors = draft.processors
         self.draws = bool(draft.config.do_sample)
         self.alike = alike(draft.processors, draws=self.draws)
-        #: Tokens of the prompt that were read.
-        self.read = 0
+        #: Tokens of the prompt that were read, and whether it was looked who has read its beginning before.
+        self.read, self.compared = 0, False
         #: The keys and values that reading it made, and which rows of them are its own.
         self.cache = draft.model_kwargs["past_key_values"]
         self.cache_rows = range(rows)
@@ -84,13 +86,19 @@ class _Prompt:
         return all(self.ended)
 
 
-def read_together(shapes: Sequence[Sequence[int]], read: int, most: int) -> list[int]:
-    """Which prompts, by their rows and tokens, are read with the first one, of which so many tokens were read before.
+def in_common(one: torch.Tensor, other: torch.Tensor) -> int:
+    """How many tokens two texts have in common at their beginnings."""
+    length = min(len(one), len(other))
+    return int((one[:length] == other[:length]).cumprod(0).sum())
+
+
+def read_together(shapes: Sequence[tuple[int, int]], most: int) -> list[int]:
+    """Which prompts, by their rows and tokens, are read with the first one; one that was read in part has 0 rows.
 
     Those of one row with the nearest lengths, while all are, padded, within ``most`` and little more than theirs.
     """
     rows, length = shapes[0]
-    if rows > 1 or read or length > most:
+    if rows != 1 or length > most:
         return [0]
     others = [index for index, (rows, _) in enumerate(shapes) if index and rows == 1]
     chosen, longest, total = [0], length, length
@@ -199,8 +207,9 @@ class Writer:
         logits: list[torch.Tensor] = []
         left = READ_AT_ONCE
         while self._reading and left > 0:
-            shapes = [each.draft.ids.shape for each in self._reading]
-            group = [0] if self._head is None else read_together(shapes, self._reading[0].read, left)
+            self._copy_beginnings()
+            shapes = [(0 if each.read else each.rows, each.draft.ids.shape[1]) for each in self._reading]
+            group = [0] if self._head is None else read_together(shapes, left)
             prompts = [self._reading[index] for index in group]
             if len(prompts) > 1:
                 left -= len(prompts) * max(each.draft.ids.shape[1] for each in prompts)
@@ -216,6 +225,20 @@ class Writer:
             read += prompts
             self._reading = [each for each in self._reading if each not in prompts]
         return read, logits
+
+    def _copy_beginnings(self) -> None:
+        """Copy keys and values of prompts that begin as one does that is being written: they needn't be read again."""
+        for prompt in self._reading:
+            if prompt.compared or prompt.rows > 1 or not self._writing:
+                continue
+            prompt.compared, ids = True, prompt.draft.ids[0]
+            places = {in_common(each.draft.ids[0], ids[:-1]): each.places[0] for each in self._writing}
+            common = max(places)
+            if common >= COMMON:
+                for layer, own in enumerate(self._slab.cache.layers):
+                    keys, values = (each[places[common], None, :, :common] for each in (own.keys, own.values))
+                    prompt.cache.update(keys, values, layer)
+                prompt.read = common
 
     def _pass_together(self, prompts: Sequence[_Prompt]) -> list[torch.Tensor]:
         """Read whole prompts of one row each, padded behind their ends, where no token of theirs looks."""
