@@ -149,3 +149,22 @@ def test_a_tenants_only_job_waits_in_the_plain_list_and_before_its_next(one: int
         order += got
     assert order.index("light-1") < order.index("light-2")
     assert order.index("light-1") <= 1
+
+
+@given(st.integers(1, 4), st.integers(0, 3_000), st.integers(0, 3_000))
+def test_a_tenant_with_one_job_at_a_time_takes_no_more_than_its_share(n: int, one: int, other: int) -> None:
+    """Its job may wait where it is seen first, and is paid for all the same, however few are taken in one go."""
+    lists = Lists()
+    for number in range(400):
+        lists.add(0, job("heavy", number, one), fair=True)
+    take(lists, 1)
+    had: Counter[str] = Counter()
+    cost = {"heavy": message_bytes(job("heavy", 0, one).raw), "light": message_bytes(job("light", 0, other).raw)}
+    for number in range(40):
+        lists.add(0, job("light", number, other), fair=True)
+        while "light" in "".join(taken := take(lists, n)) or taken:
+            for name in taken:
+                had[name.partition("-")[0]] += cost[name.partition("-")[0]]
+            if any(name.startswith("light") for name in taken):
+                break
+        assert had["light"] <= had["heavy"] + 3 * max(cost.values())

@@ -197,6 +197,7 @@ def test_keys_are_read_from_lines() -> None:
         (f"{'a' * 81} {SECRET}", "at most 80 characters"),
         (f"a {SECRET}\na {ANOTHER}", "line 2: an id that stands there twice"),
     ],
+    ids=["empty", "comment", "no secret", "two more words", "short secret", "long id", "id twice"],
 )
 def test_wrong_keys_are_told_without_their_secret(text: str, said: str) -> None:
     """The error names the line and says how to make a key."""

@@ -349,6 +349,7 @@ def _unfollowed(done: Completion) -> Completion:
         job_id=done.job_id,
         outcome=Outcome.FAILED,
         document=done.document and encode_failure(done.job_id, MalformedJob(text)),
+        streamed=done.streamed,
     )
 
 

@@ -54,9 +54,7 @@ class Step:
         """The tenant whose turn it is, if anybody waits."""
         if not any(self.lists):
             return "" if self.lists else None
-        if "" in self.lists:
-            self.turns.setdefault("", self.last)
-        return min(sorted(self.lists), key=self.turns.__getitem__)
+        return min(sorted(self.lists), key=lambda tenant: self.turns.get(tenant, self.last))
 
     def settle(self) -> None:
         """Forget the turns when nobody but the tenant without a name is left."""
@@ -64,15 +62,15 @@ class Step:
             self.turns, self.last = {}, 0.0
 
     def pop(self, tenant: str) -> Waiting:
-        """Take a tenant's next job."""
+        """Take a tenant's next job. Who comes anew without a name is next, and pays now."""
         jobs = self.lists[tenant]
         job = jobs.popleft()
-        self.last = self.turns.get(tenant, self.last)
-        if not jobs:
+        turn = self.turns.pop(tenant, self.last + job.cost)
+        self.last = max(self.last, turn)
+        if jobs:
+            self.turns[tenant] = turn + jobs[0].cost
+        else:
             del self.lists[tenant]
-            self.turns.pop(tenant, None)
-        elif tenant in self.turns:
-            self.turns[tenant] += jobs[0].cost
         return job
 
 

@@ -283,6 +283,8 @@ def test_a_second_layout_of_weights_changes_nothing_but_rounding(rows: int) -> N
     with torch.inference_mode():
         before = model(inputs)
         assert prepack(model) == 3
+        assert [layer.weight.stride() for layer in model] == [(1, 40), (40, 1), (8, 1)]
+        assert all("forward" in vars(layer) for layer in model)
         assert torch.allclose(model(inputs), before, atol=1e-6)
 
 
@@ -291,3 +293,17 @@ def test_weights_that_are_large_or_halves_have_one_layout(monkeypatch: pytest.Mo
     assert prepack(torch.nn.Linear(8, 8).bfloat16()) == 0
     monkeypatch.setattr("pipemill_worker.pipelines.writing.prepacked.MOST_BYTES", 8 * 8 * 4 - 1)
     assert prepack(torch.nn.Linear(8, 8)) == 0
+
+
+def test_weights_that_a_vocabulary_shares_stay_as_they_are() -> None:
+    """Looking up rows of a transposed one would be slow."""
+    model = torch.nn.ModuleDict({"embed": torch.nn.Embedding(40, 8), "head": torch.nn.Linear(8, 40, bias=False)})
+    model["head"].weight = model["embed"].weight
+    assert prepack(model) == 1
+    assert model["embed"].weight.stride() == (8, 1)
+
+
+def test_a_quantised_generator_keeps_its_weights() -> None:
+    """Its layers say that they are of float32, and aren't."""
+    settings = QueueSettings(task="text-generation", model="builtin:generator", device="cpu", quantisation="int8")
+    assert load_runner("q", settings).writer is not None

@@ -67,7 +67,10 @@ class Intake:
 
     def _listen(self) -> None:
         """Take a job although there is no room: its tenant has no other, and is owed the next turn."""
-        if self._lane.store.wait(LISTEN_SECONDS) and self._take(1, 0.0) is None:
+        gate = self._wiring.gate
+        with gate.taking:
+            may_take = gate.may_take(self._lane)
+        if not may_take or (self._lane.store.wait(LISTEN_SECONDS) and self._take(1, 0.0) is None):
             self._wiring.stopping.wait(SUSPECT_SECONDS)
 
     def _take(self, n: int, patience: float) -> int | None:

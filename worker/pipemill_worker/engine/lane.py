@@ -137,7 +137,7 @@ class Lane:
     def _free(self) -> int:
         """Places for jobs that are free; below 0 if more are held than there are places for."""
         useless = len(self.aside) + self._overload.gave_way
-        most = max(self.prefetch - LISTENED, 1) if self.shared else self.prefetch
+        most = self.prefetch - LISTENED * (self.shared and self.prefetch > 2 * LISTENED)
         return min(self.window() + useless, most) - len(self.held)
 
     @property
@@ -152,7 +152,8 @@ class Lane:
         Not among jobs of the tenant without a name: all of these wait where it would come.
         """
         with self.changed:
-            if self.paused or not self.shared or len(self.held) >= self.prefetch or self._free() <= -LISTENED:
+            full = len(self.held) >= self.prefetch or self._free() <= -LISTENED
+            if self.paused or not self.shared or full:
                 return False
             return all(work.tenant for work in self.held.values())
 
@@ -320,11 +321,12 @@ class Lane:
         self._tenants.look(pool, time.monotonic())
         if not self.shared:
             return pool, self.limits
-        chosen, light = next_ones(pool)
-        return chosen, self.limits if light else self._short()
+        short = self._short()
+        light = next_ones(pool, short.max_cost)
+        return (pool, short) if light is None else (light, self.limits)
 
     def _short(self) -> BatchLimits:
-        """Bounds of a heavy tenant's pass beside light ones."""
+        """Bounds of a pass that is to end soon."""
         cost = self.model.cost_within(shared_seconds(self.model.seconds(self.gauges.item_cost)))
         return replace(self.limits, max_cost=max(int(min(self.limits.max_cost, cost)), 1))
 

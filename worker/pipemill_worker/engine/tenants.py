@@ -54,12 +54,10 @@ class Tenants:
         return now <= self._uneven_until
 
 
-def next_ones(pool: Sequence[Entry]) -> tuple[list[Entry], bool]:
-    """The items that a pass may hold beside a heavy tenant's, and whether they are those of light ones.
-
-    These have a pass of their own as soon as it is their turn, so that it is short.
-    """
+def next_ones(pool: Sequence[Entry], enough: float) -> list[Entry] | None:
+    """Light tenants' items, if they are next and cost enough for a pass of their own; ``None`` for whatever is next."""
     first = min(pool, key=lambda entry: entry.urgency, default=None)
     if first is None or not first.fresh:
-        return list(pool), False
-    return [entry for entry in pool if entry.fresh], True
+        return None
+    fresh = [entry for entry in pool if entry.fresh]
+    return fresh if sum(entry.cost for entry in fresh) >= enough else None

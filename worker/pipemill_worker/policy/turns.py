@@ -26,6 +26,10 @@ def heavy_ones(waiting: Mapping[str, float]) -> set[str]:
     return {tenant for tenant, cost in waiting.items() if cost >= HEAVY * sum(waiting.values())}
 
 
+#: Tenants whose turns are remembered: those who had least are forgotten, and with them what they owe.
+TENANTS_KEPT: Final = 1_000
+
+
 class Turns:
     """Turns counted in the cost of what ran before: a tenant's next item comes when the others had as much.
 
@@ -46,6 +50,8 @@ class Turns:
         """The turn of a tenant's item that comes now; lower ones are first."""
         turn = max(self._had.get(tenant, 0.0), self._last)
         self._had[tenant] = turn + cost
+        if len(self._had) > TENANTS_KEPT:
+            self.note_taken(sorted(self._had.values())[TENANTS_KEPT // 2])
         return turn
 
     def note_taken(self, turn: float) -> None:

@@ -64,7 +64,7 @@ local function pick(from, step, more)
 end
 
 -- The tenants of a step whose turns come first. Who pushes to the plain list takes part as the tenant without a name, who
--- is next when it comes anew: what a tenant has there stands before its own list.
+-- is next when it comes anew, and pays when it is taken: what a tenant has there stands before its own list.
 local rings = {}
 local function ring(k)
   if rings[k] then return rings[k] end
@@ -79,7 +79,7 @@ local function ring(k)
     end
   end
   if head(plain, 2) and not redis.call('ZSCORE', key, '') then
-    tenants[#tenants + 1] = {name = '', turn = last, source = plain}
+    tenants[#tenants + 1] = {name = '', turn = last, source = plain, anew = true}
   end
   rings[k] = {tenants = tenants, last = last}
   return rings[k]
@@ -111,9 +111,10 @@ local function serve(k, most, step)
     local tenant = first_of(found.tenants)
     if not tenant then break end
     if pick(tenant.source, step, some) then
-      found.last, tenant.moved = tenant.turn, true
+      local turn = tenant.anew and found.last + cost_of(picks[#picks][2]) or tenant.turn
+      found.last, tenant.moved, tenant.anew = math.max(found.last, turn), true, false
       local following = head(tenant.source, some)
-      if following then tenant.turn = tenant.turn + cost_of(following) else tenant.gone = true end
+      if following then tenant.turn = turn + cost_of(following) else tenant.gone = true end
     elseif not full then
       tenant.gone = true
     end
@@ -164,7 +165,7 @@ for k, found in pairs(rings) do
   for _, tenant in ipairs(found.tenants) do
     if tenant.gone then
       gone[#gone + 1] = tenant.name
-    elseif tenant.moved or tenant.name == '' then
+    elseif tenant.moved then
       turns[#turns + 1] = tenant.turn
       turns[#turns + 1] = tenant.name
     end

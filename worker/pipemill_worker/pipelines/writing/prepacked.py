@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -29,11 +29,12 @@ def prepack(model: nn.Module) -> int:
     them out anew for each pass. One row is fastest through the plain layout, transposed where a layer widens: 2.1 ms,
     and 4.5 ms as torch has it. Sums are made in another order: answers differ by rounding.
     """
-    layers = list(_layers(model)) if _has_kernels() else []
-    if sum(weight.nbytes for _, weight in layers) > MOST_BYTES:
+    layers: list[Any] = [each for each in model.modules() if _qualifies(each)] if _has_kernels() else []
+    if sum(layer.weight.nbytes for layer in layers) > MOST_BYTES:
         return 0
     shared = {each.weight.data_ptr() for each in model.modules() if isinstance(each, nn.Embedding)}
-    for layer, weight in layers:
+    for layer in layers:
+        weight = layer.weight.detach() if type(layer) is nn.Linear else layer.weight.detach().t().contiguous()
         packed = _kernels._reorder_linear_weight(weight, _USUAL_ROWS)  # noqa: SLF001 - there is no public way
         widens = type(layer) is nn.Linear and layer.out_features > layer.in_features and weight.data_ptr() not in shared
         if widens:
@@ -42,13 +43,13 @@ def prepack(model: nn.Module) -> int:
     return len(layers)
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[Any, torch.Tensor]]:
-    """The layers that qualify, and their weights as ``[out, in]``."""
-    for module in model.modules():
-        if type(module) in {nn.Linear, Conv1D}:
-            weight = cast("torch.Tensor", module.weight).detach()
-            if weight.dtype == torch.float32 and weight.device.type == "cpu":
-                yield module, weight if type(module) is nn.Linear else weight.t().contiguous()
+def _qualifies(module: Any) -> bool:
+    """Whether a module is a plain linear layer of float32 on a CPU; a quantised one only looks like that."""
+    if type(module) not in {nn.Linear, Conv1D}:
+        return False
+    weight = module.weight
+    plain = type(weight) is nn.Parameter and type(weight.data) is torch.Tensor
+    return plain and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 def _forward(
