@@ -20,7 +20,7 @@ from pipemill_worker.engine.gauges import Gauges
 from pipemill_worker.engine.line import Line
 from pipemill_worker.engine.overload import Overload
 from pipemill_worker.engine.streams import Streams
-from pipemill_worker.engine.tenants import Tenants, next_ones
+from pipemill_worker.engine.tenants import Tenants, light_pass
 from pipemill_worker.engine.work import End, Entry, Work
 from pipemill_worker.policy.batching import BatchLimits, compose, padded_cost
 from pipemill_worker.policy.curve import CostModel, Curve
@@ -322,7 +322,7 @@ class Lane:
         if not self.shared:
             return pool, self.limits
         short = self._short()
-        light = next_ones(pool, short.max_cost)
+        light = light_pass(pool, short.max_cost)
         return (pool, short) if light is None else (light, self.limits)
 
     def _short(self) -> BatchLimits:

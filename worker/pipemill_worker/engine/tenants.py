@@ -54,7 +54,7 @@ class Tenants:
         return now <= self._uneven_until
 
 
-def next_ones(pool: Sequence[Entry], enough: float) -> list[Entry] | None:
+def light_pass(pool: Sequence[Entry], enough: float) -> list[Entry] | None:
     """Light tenants' items, if they are next and cost enough for a pass of their own; ``None`` for whatever is next."""
     first = min(pool, key=lambda entry: entry.urgency, default=None)
     if first is None or not first.fresh:

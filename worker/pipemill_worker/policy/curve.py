@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import mul
@@ -107,8 +107,7 @@ def seconds_at(curve: Curve, cost: float) -> float:
         return curve[0].seconds * max(cost / curve[0].cost, 1.0)
     if cost <= curve[0].cost:
         return curve[0].seconds
-    low, high = next((pair for pair in pairwise(curve) if cost <= pair[1].cost), (curve[-2], curve[-1]))
-    slope = max(high.seconds - low.seconds, 0.0) / max(high.cost - low.cost, 1)
+    low, slope = _stretch(curve, lambda point: cost <= point.cost)
     return low.seconds + slope * (cost - low.cost)
 
 
@@ -118,9 +117,14 @@ def cost_within(curve: Curve, seconds: float) -> float:
         return curve[0].cost * max(seconds / curve[0].seconds, 1.0)
     if seconds <= curve[0].seconds:
         return curve[0].cost
-    low, high = next((pair for pair in pairwise(curve) if seconds <= pair[1].seconds), (curve[-2], curve[-1]))
-    slope = max(high.seconds - low.seconds, 0.0) / max(high.cost - low.cost, 1)
+    low, slope = _stretch(curve, lambda point: seconds <= point.seconds)
     return low.cost + (seconds - low.seconds) / slope if slope else math.inf
+
+
+def _stretch(curve: Curve, reaches: Callable[[Point], bool]) -> tuple[Point, float]:
+    """The lower of the two passes between which something lies, the last two if beyond; and seconds per cost there."""
+    low, high = next((pair for pair in pairwise(curve) if reaches(pair[1])), (curve[-2], curve[-1]))
+    return low, max(high.seconds - low.seconds, 0.0) / max(high.cost - low.cost, 1)
 
 
 class CostModel:
