@@ -25,9 +25,17 @@ FOLLOWED = {"stream": True}
 
 
 class TellingRunner(SpellingRunner):
-    """Tells words as it spells them; "silent" ones only at their end, and "liar" isn't what it told."""
+    """Tells words as it spells them; "silent" ones only at their end, and "liar" isn't what it told.
+
+    It can't spell "unspellable" at all, and stumbles over the "z" of "puzzle".
+    """
 
     def spelling(self, prepared: Prepared) -> Speller | None:
+        if prepared.state == "unspellable":
+            message = "nobody spells this"
+            raise ValueError(message)
+        if prepared.state == "puzzle":
+            return {ord(letter): letter for letter in "pule"}.__getitem__
         return None if prepared.state.startswith("silent") else chr
 
     def account(self, prepared: Prepared, outputs: Sequence[Any], *, followed: bool) -> Account:  # noqa: ARG002  # the seam's
@@ -83,6 +91,17 @@ def test_what_is_told_at_the_end_only(rig: Rig) -> None:
         assert [(each.text, each.ends) for each in told(rig, silent)] == [("silently", False), ("", True)]
         assert [(each.text, each.ends) for each in told(rig, apart)] == [("apart", False), ("", True)]
         assert [(each.text, each.ends) for each in told(rig, several)] == [("two words", False), ("", True)]
+
+
+def test_a_text_that_can_not_be_spelt_is_told_whole(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """A speller that fails, at once or midway, mutes its own text until the end; its neighbours are told on."""
+    unspellable, puzzle, fine = rig.put("unspellable", "puzzle", "fine", **FOLLOWED)
+    with rig.running():
+        assert [(each.text, each.ends) for each in told(rig, unspellable)] == [("unspellable", False), ("", True)]
+        assert text_of(told(rig, puzzle)) == "puzzle"
+        assert text_of(told(rig, fine)) == "fine"
+    muted = [record.job for record in caplog.records if getattr(record, "event", "") == "stream_muted"]
+    assert sorted(muted) == sorted([unspellable, puzzle])
 
 
 def test_a_text_that_was_told_wrongly_begins_anew(rig: Rig) -> None:

@@ -14,7 +14,7 @@ from pipemill_worker.pipelines.packing.rows import current, rows_to_pack
 from tests.unit.pipelines.tiny import run_batched, runner_of, tiny_pipeline, wordpiece_tokenizer
 
 #: Lengths of the rows of a batch, in tokens.
-LENGTHS = (3, 17, 1, 40, 8)
+LENGTHS = (3, 17, 1, 40, 8, 17)
 
 
 def batch(lengths: tuple[int, ...] = LENGTHS) -> dict[str, torch.Tensor]:

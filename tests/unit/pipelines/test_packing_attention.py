@@ -83,18 +83,20 @@ def rows_of(lengths: tuple[int, ...]) -> Rows:
     return rows
 
 
-@pytest.mark.parametrize("kernel", [attention.row_by_row, attention.in_one_call])
+@pytest.mark.parametrize("kernel", [attention.run_by_run, attention.in_one_call])
 @pytest.mark.parametrize("window", [None, 0, 5, 70])
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)], ids=str)
 @pytest.mark.usefixtures("stand_in")
 def test_each_row_attends_to_itself(kernel: attention.Kernel, window: int | None, heads: tuple[int, int]) -> None:
     """Rows end to end give what the formula gives for each alone, in any window and with shared keys."""
-    lengths = (1, 6, 200, 64, 71, 65)
+    rows = rows_of((1, 71, 6, 200, 64, 71, 65, 6))
+    lengths = rows.lengths
+    assert lengths == [1, 6, 6, 64, 65, 71, 71, 200]
     rng = torch.Generator().manual_seed(1)
     tokens = sum(lengths)
     query, key, value = (torch.randn(tokens, count, 8, generator=rng) for count in (heads[0], heads[1], heads[1]))
     given = (each.transpose(0, 1).unsqueeze(0) for each in (query, key, value))
-    attended = kernel(*given, rows_of(lengths), 0.4, window)
+    attended = kernel(*given, rows, 0.4, window)
     assert attended.shape == (1, tokens, heads[0], 8)
     parts = zip(*(each.split(lengths) for each in (query, key, value)), strict=True)
     expected = torch.cat([by_the_book(*part, 0.4, window) for part in parts])
@@ -127,9 +129,9 @@ def test_the_call_is_one_that_torch_takes() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_cpu_goes_row_by_row(dtype: torch.dtype) -> None:
+def test_a_cpu_goes_run_by_run(dtype: torch.dtype) -> None:
     """A CPU packs in every precision."""
-    assert attention.kernel_for(torch.device("cpu"), dtype, 80) is attention.row_by_row
+    assert attention.kernel_for(torch.device("cpu"), dtype, 80) is attention.run_by_run
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_a_half_precision_model_is_told_by_its_difference() -> None:
 
 def test_packing_that_disturbs_gives_way_to_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     """A packed encoder whose rows see each other is found at the start, and padded from then on."""
-    monkeypatch.setattr(Rows, "parted", lambda _, tensor: [tensor])
+    monkeypatch.setattr(Rows, "runs", lambda _, tensor: [tensor.unsqueeze(0)])
     runner = runner_of("text-classification", tiny_pipeline("text-classification"))
     runner.warm_up()
     check = runner.describe()["self_check"]

@@ -50,10 +50,17 @@ class Streamer:
             stream = work.stream
             if stream is None or stream.ended:
                 continue
-            if stream.speller is None:
-                spelling = self._lane.runner.spelling
-                stream.speller = (None if work.prepared is None else spelling(work.prepared)) or silent
-            if stream.take(token):
+            try:
+                if stream.speller is None:
+                    spelling = self._lane.runner.spelling
+                    stream.speller = (None if work.prepared is None else spelling(work.prepared)) or silent
+                full = stream.take(token)
+            except Exception:  # noqa: BLE001 - whatever it is, it mutes this text and ends no thread
+                text = "queue %s: the text of job %s can't be spelt while it is written; it is told whole with the end"
+                log.exception(text, self._lane.name, work.job.id, extra={"event": "stream_muted", "job": work.job.id})
+                stream.speller = silent
+                continue
+            if full:
                 self._full[stream] = None
 
     def _tell(self) -> None:

@@ -20,6 +20,7 @@ import torch
 from transformers.pipelines.base import ChunkPipeline
 
 from pipemill_worker.pipelines.settings import LoadedPipeline
+from pipemill_worker.pipelines.shortcuts import quicken, reading
 from pipemill_worker.pipelines.writing.draft import Draft, Drafter
 
 #: What of a pipeline turns inputs into tensors; each thread has its own.
@@ -104,11 +105,12 @@ class Stages:
         self._pipe: Any = object.__new__(probe)
         own = {name: getattr(pipe, name) for name in PREPROCESSORS if getattr(pipe, name, None) is not None}
         own = copy.deepcopy(own)  # At once: a processor's tokenizer stays the pipeline's.
-        if (tokenizer := own.get("tokenizer")) is not None and pipe.task == "fill-mask":
-            tokenizer.get_vocab = functools.cache(
-                tokenizer.get_vocab
-            )  # 20 ms for 30,000 words, per job with `targets`.
+        if (tokenizer := own.get("tokenizer")) is not None:
+            quicken(tokenizer)
+            if pipe.task == "fill-mask":  # 20 ms for 30,000 words, per job with `targets`.
+                tokenizer.get_vocab = functools.cache(tokenizer.get_vocab)
         self._pipe.__dict__.update(pipe.__dict__, staged_results=None, **own)
+        self._model, self._read = pipe.model, reading(pipe.model)
         self._chunks = isinstance(pipe, ChunkPipeline)
         self._films = pipe.task == "video-classification"
         self._labels_images = pipe.task == "zero-shot-object-detection"
@@ -196,17 +198,17 @@ class Stages:
         if self._chunks:
             for output in chain.from_iterable(outputs):
                 output.pop("is_last", None)  # As a direct call does: mask-generation would return it.
-        with torch.inference_mode():  # Elsewhere, what was made so can't be written to, nor be given to a layer.
-            results = [
-                self._pipe.postprocess(list(mine) if self._chunks else mine[0], **fresh(plan.postprocess))
-                for mine in outputs
-            ]
-        self._pipe.staged_results = results
         args, named = _arguments(self._pipe.task, inputs)
+        self._pipe.model = self._read
         try:
+            with torch.inference_mode():  # Elsewhere, what was made so can't be written to, nor be given to a layer.
+                self._pipe.staged_results = [
+                    self._pipe.postprocess(list(mine) if self._chunks else mine[0], **fresh(plan.postprocess))
+                    for mine in outputs
+                ]
             return self._pipe(*args, **named, **parameters)
         finally:
-            self._pipe.staged_results = None
+            self._pipe.model, self._pipe.staged_results = self._model, None
 
 
 class StagesPerThread(threading.local):

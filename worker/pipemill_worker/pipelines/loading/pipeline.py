@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from pipemill.errors import ConfigurationError
+from pipemill_worker.pipelines.loading.allocator import keep_freed_memory
 from pipemill_worker.pipelines.loading.classes import pipeline_class
 from pipemill_worker.pipelines.loading.compiling import compile_model
 from pipemill_worker.pipelines.loading.components import load_components
@@ -38,6 +39,7 @@ def load_pipeline(queue: str, settings: ModelSettings, *, threads: int | None = 
     own_log: Any = transformers.utils.logging  # It has no hints.
     own_log.disable_progress_bar()  # A bar's lines would break up the worker's log.
     own_log.set_verbosity_error()  # Its warnings repeat what stands in jobs.
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     try:

@@ -52,19 +52,19 @@ def _attend(
     position_bias: Any = None,
     **options: Any,
 ) -> Any:
-    """What the attention itself computes, in its order and precision, row by row."""
+    """What the attention itself computes, in its order and precision, for rows of each length together."""
     rows = current.rows
     if rows is None:
         return plain(hidden_states, attention_mask, position_bias, **options)
     heads, size = attention.num_attention_heads, attention.attention_head_size
     projected = (
-        rows.parted(project(hidden_states[0]).unflatten(-1, (heads, size)).transpose(0, 1))
+        rows.runs(project(hidden_states[0]).unflatten(-1, (heads, size)).transpose(0, 1))
         for project in (attention.q, attention.k, attention.v)
     )
     outputs = []
     for query, key, value in zip(*projected, strict=True):
-        length = query.shape[1]
-        scores = torch.bmm(query, key.transpose(1, 2)).div_(math.sqrt(size))
-        scores += position_bias[0, :, :length, :length]
-        outputs.append(torch.bmm(scores.softmax(-1), value).transpose(0, 1))
+        length = query.shape[2]
+        scores = torch.matmul(query, key.transpose(-1, -2)).div_(math.sqrt(size))
+        scores += position_bias[:, :, :length, :length]
+        outputs.append(torch.matmul(scores.softmax(-1), value).transpose(1, 2).flatten(0, 1))
     return (attention.o(torch.cat(outputs).flatten(1)).unsqueeze(0),)

@@ -115,7 +115,7 @@ def _keep_first(_: Any, __: Any, hidden_states: torch.Tensor) -> torch.Tensor:
     if not current.first_only:
         return hidden_states
     rows = current.rows
-    return hidden_states[:, :1] if rows is None else hidden_states.index_select(1, rows.bounds[:-1])
+    return hidden_states[:, :1] if rows is None else hidden_states.index_select(1, rows.firsts)
 
 
 def _unpack(_: Any, __: Any, outputs: Any) -> Any:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, Final
 
 import torch
@@ -16,16 +16,18 @@ _MASK_DIMENSIONS: Final = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Rows:
-    """The rows of a batch, whose real tokens stand side by side in each."""
+    """The rows of a batch, whose real tokens stand side by side in each; packed in order of their lengths."""
 
-    #: Tokens of each row, without padding.
+    #: Tokens of each row, without padding, in the order in which they are packed.
     lengths: list[int]
     #: Places of a row in the batch, padding included.
     columns: int
-    #: Where the real tokens stand, counted through all rows of the batch.
+    #: Where the real tokens stand, counted through all rows of the batch, in the order in which they are packed.
     places: torch.Tensor
-    #: Where each row begins among the real tokens, and where the last one ends, as torch's kernel for GPUs takes it.
+    #: Where each row begins among the packed tokens, and where the last one ends, as torch's kernel for GPUs takes it.
     bounds: torch.Tensor
+    #: Where the first token of each row of the batch is packed.
+    firsts: torch.Tensor
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """``[rows, columns, …]`` to ``[1, tokens, …]``."""
@@ -37,9 +39,15 @@ class Rows:
         places = self.places % self.columns if one_for_all else self.places
         return table.flatten(0, 1).index_select(0, places).unsqueeze(0)
 
-    def parted(self, packed: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Each row's part of ``[…, tokens, size]``."""
-        return torch.split(packed, self.lengths, dim=-2)
+    def runs(self, packed: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Rows of one length together: ``[heads, tokens, size]`` to ``[rows, heads, length, size]`` of each length."""
+        heads, _, size = packed.shape
+        start = 0
+        for length, run in groupby(self.lengths):
+            count = sum(1 for _ in run)
+            end = start + count * length
+            yield packed[:, start:end].view(heads, count, length, size).transpose(0, 1)
+            start = end
 
     def unpack(self, packed: torch.Tensor) -> torch.Tensor:
         """``[1, tokens, …]`` to ``[rows, columns, …]``, zeros where the padding is."""
@@ -57,11 +65,21 @@ def rows_to_pack(mask: Any) -> Rows | None:
     if not isinstance(mask, torch.Tensor) or mask.dim() != _MASK_DIMENSIONS:
         return None
     columns = mask.shape[1]
-    lengths: list[int] = mask.count_nonzero(dim=1).tolist()
-    if not 0 < min(lengths) < max(lengths) == columns:
+    real = mask != 0
+    counts = real.sum(dim=1)
+    sorted_counts, order = counts.sort(stable=True)
+    lengths: list[int] = sorted_counts.tolist()
+    if not 0 < lengths[0] < lengths[-1] == columns:
         return None
     bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=mask.device)
-    return Rows(lengths=lengths, columns=columns, places=mask.flatten().nonzero().squeeze(1), bounds=bounds)
+    rows, places = real[order].nonzero(as_tuple=True)
+    return Rows(
+        lengths=lengths,
+        columns=columns,
+        places=order[rows] * columns + places,
+        bounds=bounds,
+        firsts=bounds[:-1].index_select(0, order.argsort()),
+    )
 
 
 class _Pass(threading.local):
