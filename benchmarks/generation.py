@@ -28,6 +28,7 @@ from rich.table import Table
 from benchmarks.material import TRANSFORMERS
 from pipemill_worker.pipelines.writing.draft import Draft, Drafter
 from pipemill_worker.pipelines.writing.items import bytes_per_token
+from pipemill_worker.pipelines.writing.lean import lean
 from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.writer import Writer
 
@@ -92,9 +93,9 @@ class Sides:
         TRANSFORMERS.utils.logging.set_verbosity_error()
         self.model = TRANSFORMERS.LlamaForCausalLM(TRANSFORMERS.LlamaConfig(**MODEL)).eval()
         self._ours = copy.deepcopy(self.model)
-        prepack(self._ours)
+        self._lean = lean(self._ours, prepack(self._ours))
         self._drafter = Drafter(_Generates(self._ours))
-        self._writer = Writer(self._ours, max_rows=PROMPTS, max_tokens=1 << 20)
+        self._writer = Writer(self._ours, max_rows=PROMPTS, max_tokens=1 << 20, lean=self._lean)
 
     def sequential(self, asked: Sequence[Request]) -> list[list[int]]:
         """One call after the other."""
@@ -169,7 +170,7 @@ class Sides:
     def memory(self) -> tuple[int, int]:
         """Most bytes of keys and values while more is asked for than fits, and the most that they may be."""
         most = MANY * LONG // 3
-        writer = Writer(self._ours, max_rows=MANY, max_tokens=most)
+        writer = Writer(self._ours, max_rows=MANY, max_tokens=most, lean=self._lean)
         prompts = [([3 + number], LONG - 1) for number in range(MANY)]
         waiting, peak = [self._draft(request) for request in prompts], 0
         while waiting or writer.busy:

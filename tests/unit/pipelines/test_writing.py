@@ -18,7 +18,6 @@ from pipemill.errors import InvalidInput
 from pipemill_worker.pipelines import load_runner
 from pipemill_worker.pipelines.runner import TransformersRunner
 from pipemill_worker.pipelines.writing.items import PipelineWriter
-from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.slab import Slab, capacity_for
 from pipemill_worker.pipelines.writing.writer import PADDED, in_common, read_together
 from pipemill_worker.seams import JOINS, Item
@@ -270,37 +269,6 @@ def test_what_is_read_together_is_bounded(shapes: list[tuple[int, int]], most: i
         lengths = [shapes[index][1] for index in chosen]
         assert all(shapes[index][0] == 1 for index in chosen)
         assert len(chosen) * max(lengths) <= min(most, PADDED * sum(lengths))
-
-
-@pytest.mark.parametrize("rows", [0, 1, 5, 65])
-def test_a_second_layout_of_weights_changes_nothing_but_rounding(rows: int) -> None:
-    """In layers of both kinds, with and without bias, in passes of few rows and of many."""
-    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415 - only here
-
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(24, 40), torch.nn.Linear(40, 16, bias=False), Conv1D(8, 16))
-    inputs = torch.randn(rows, 1, 24)
-    with torch.inference_mode():
-        before = model(inputs)
-        assert prepack(model) == 3
-        assert [layer.weight.stride() for layer in model] == [(1, 40), (40, 1), (8, 1)]
-        assert all("forward" in vars(layer) for layer in model)
-        assert torch.allclose(model(inputs), before, atol=1e-6)
-
-
-def test_weights_that_are_large_or_halves_have_one_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second one would take too much memory, or gains nothing."""
-    assert prepack(torch.nn.Linear(8, 8).bfloat16()) == 0
-    monkeypatch.setattr("pipemill_worker.pipelines.writing.prepacked.MOST_BYTES", 8 * 8 * 4 - 1)
-    assert prepack(torch.nn.Linear(8, 8)) == 0
-
-
-def test_weights_that_a_vocabulary_shares_stay_as_they_are() -> None:
-    """Looking up rows of a transposed one would be slow."""
-    model = torch.nn.ModuleDict({"embed": torch.nn.Embedding(40, 8), "head": torch.nn.Linear(8, 40, bias=False)})
-    model["head"].weight = model["embed"].weight
-    assert prepack(model) == 1
-    assert model["embed"].weight.stride() == (8, 1)
 
 
 def test_a_quantised_generator_keeps_its_weights() -> None:

@@ -12,6 +12,7 @@ from pipemill_worker.pipelines.collate import Payload
 from pipemill_worker.pipelines.settings import Tolerant
 from pipemill_worker.pipelines.staged import Stages
 from pipemill_worker.pipelines.writing.draft import Draft
+from pipemill_worker.pipelines.writing.lean import lean
 from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.writer import Writer
 from pipemill_worker.seams import Item
@@ -21,8 +22,8 @@ class PipelineWriter:
     """An ``ItemWriter`` over one pipeline's model."""
 
     def __init__(self, model: Any, stages: Callable[[], Stages], *, max_rows: int, max_tokens: int) -> None:
-        prepack(model)
         self._model = model
+        self._lean = lean(model, prepack(model))
         #: The calling thread's own.
         self._stages = stages
         self._max_rows, self._max_tokens = max_rows, max_tokens
@@ -102,7 +103,7 @@ class PipelineWriter:
         return [outputs[id(item)] for item in items]
 
     def _new(self) -> Writer:
-        return Writer(self._model, max_rows=self._max_rows, max_tokens=self._max_tokens)
+        return Writer(self._model, max_rows=self._max_rows, max_tokens=self._max_tokens, lean=self._lean)
 
     def _draft(self, item: Item) -> Draft:
         payload = _only(item.payload)

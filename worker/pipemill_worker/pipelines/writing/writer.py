@@ -11,6 +11,7 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 
 from pipemill_worker.pipelines.writing.choosing import alike, next_tokens
 from pipemill_worker.pipelines.writing.draft import Draft
+from pipemill_worker.pipelines.writing.lean import Lean
 from pipemill_worker.pipelines.writing.slab import Slab
 
 #: Tokens of prompts read between two steps, padding included: texts that are being written never stall for long.
@@ -111,11 +112,25 @@ def read_together(shapes: Sequence[tuple[int, int]], most: int) -> list[int]:
     return chosen
 
 
+def read_end_to_end(shapes: Sequence[tuple[int, int]], most: int) -> list[int]:
+    """Which prompts, by their rows and tokens as for ``read_together``, are read with the first one, in their order."""
+    chosen, left = [0], most - shapes[0][1]
+    if shapes[0][0] != 1 or left < 0:
+        return chosen
+    for index, (rows, length) in enumerate(shapes[1:], 1):
+        if rows == 1 and length <= left:
+            chosen.append(index)
+            left -= length
+    return chosen
+
+
 class Writer:
     """Continues prompts together. Used by one thread, the one that owns the device."""
 
-    def __init__(self, model: Any, *, max_rows: int, max_tokens: int) -> None:
+    def __init__(self, model: Any, *, max_rows: int, max_tokens: int, lean: Lean | None = None) -> None:
         self._model = model
+        #: The model's own step in fewer operations.
+        self._lean = lean
         self._head = model.get_output_embeddings()
         self._max_rows = max_rows
         #: Most tokens whose keys and values are kept, in all rows together.
@@ -193,13 +208,20 @@ class Writer:
         for prompt in self._writing:
             for place, token in zip(prompt.places, prompt.last, strict=True):
                 tokens[place] = token
-        outputs = self._model(**self._slab.inputs(tokens), use_cache=True, return_dict=True)
+        logits = self._logits(tokens)
         self._slab.step()
         order = [place for prompt in self._writing for place in prompt.places]
-        logits = outputs.logits[:, -1]
         if order != sorted(order):
             logits = logits[order]
-        return list(self._writing), list(logits.split([prompt.rows for prompt in self._writing]))
+        return list(self._writing), list(torch.split(logits, [prompt.rows for prompt in self._writing]))
+
+    def _logits(self, tokens: list[int]) -> torch.Tensor:
+        """What the model says to one more token in each row of the slab: ``[rows, vocabulary]``."""
+        inputs = self._slab.inputs(tokens)
+        if self._lean is not None:
+            return self._lean(inputs, self._slab)
+        logits: torch.Tensor = self._model(**inputs, use_cache=True, return_dict=True).logits[:, -1]
+        return logits
 
     def _read(self) -> tuple[list[_Prompt], list[torch.Tensor]]:
         """Read prompts, as much as fits between two steps; those that were read to their end, and their logits."""
@@ -208,14 +230,15 @@ class Writer:
         left = READ_AT_ONCE
         while self._reading and left > 0:
             self._copy_beginnings()
-            shapes = [(0 if each.read else each.rows, each.draft.ids.shape[1]) for each in self._reading]
-            group = [0] if self._head is None else read_together(shapes, left)
-            prompts = [self._reading[index] for index in group]
-            if len(prompts) > 1:
-                left -= len(prompts) * max(each.draft.ids.shape[1] for each in prompts)
+            prompts = self._next(left)
+            prompt, lengths = prompts[0], [each.draft.ids.shape[1] for each in prompts]
+            if self._lean is not None and prompt.read == 0 and prompt.rows == 1 and lengths[0] <= left:
+                left -= sum(lengths)
+                logits += self._pass_end_to_end(self._lean, prompts)
+            elif len(prompts) > 1:
+                left -= len(prompts) * max(lengths)
                 logits += self._pass_together(prompts)
             else:
-                prompt = prompts[0]
                 until = min(prompt.read + max(left // prompt.rows, 1), prompt.draft.ids.shape[1])
                 left -= (until - prompt.read) * prompt.rows
                 outputs = self._pass(prompt, until)
@@ -225,6 +248,22 @@ class Writer:
             read += prompts
             self._reading = [each for each in self._reading if each not in prompts]
         return read, logits
+
+    def _next(self, most: int) -> list[_Prompt]:
+        """The prompts that are read next, in a pass of so many tokens at most."""
+        shapes = [(0 if each.read else each.rows, each.draft.ids.shape[1]) for each in self._reading]
+        if self._lean is not None:
+            chosen = read_end_to_end(shapes, most)
+        else:
+            chosen = [0] if self._head is None else read_together(shapes, most)
+        return [self._reading[index] for index in chosen]
+
+    def _pass_end_to_end(self, lean: Lean, prompts: Sequence[_Prompt]) -> list[torch.Tensor]:
+        """Read whole prompts of one row each, without padding."""
+        logits, caches = lean.read([each.draft.ids[0] for each in prompts])
+        for prompt, cache in zip(prompts, caches, strict=True):
+            prompt.cache, prompt.read = cache, prompt.draft.ids.shape[1]
+        return list(torch.split(logits, 1))
 
     def _copy_beginnings(self) -> None:
         """Copy keys and values of prompts that begin as one does that is being written: they needn't be read again."""
