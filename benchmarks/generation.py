@@ -1,10 +1,10 @@
 """Texts of mixed lengths, written: `scripts/bench generation [--json] [--repeats N]`.
 
 A random Llama of 39 M parameters, float32, one core; 32 prompts, some ten to sixty tokens each, ask for 4 to 128
-new ones, greedy. One call after the other, transformers' static batches in the order of arrival, and pipemill's
-writer, in one process, by turns. Tokens per second are medians; the ratios are what counts. Then the same prompts once
-more, one after another while others are written: how long each waits for its first token. And 64 texts of 512 tokens
-with room for a third of them: what their keys and values take.
+new ones, greedy. One call after the other, transformers' static batches in the order of arrival, pipemill's writer,
+and vLLM where it can be installed, by turns. Tokens per second are medians; the ratios are what counts. Then the same
+prompts once more, one after another while others are written: how long each waits for its first token. And 64 texts of
+512 tokens with room for a third of them: what their keys and values take.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import random
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -26,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.material import TRANSFORMERS
+from pipemill_worker.pipelines.loading.allocator import keep_freed_memory
 from pipemill_worker.pipelines.writing.draft import Draft, Drafter
 from pipemill_worker.pipelines.writing.items import bytes_per_token
 from pipemill_worker.pipelines.writing.lean import lean
@@ -47,8 +53,10 @@ MODEL: Final[dict[str, Any]] = {
     "bos_token_id": 1,
     "eos_token_id": None,
 }
-#: Our rate ÷ the sequential calls'.
-BAR: Final = 5.0
+#: Our rate ÷ another's; vLLM's where it runs.
+BARS: Final = {"one after the other": 5.0, "vLLM": 0.9}
+#: The Python that has vLLM (`scripts/bootstrap-generation`).
+VLLM_PYTHON: Final = Path(__file__).parents[1] / ".venv-vllm/bin/python"
 #: Steps that a prompt may wait for its first token beside its own reading, at the median.
 BAR_STEPS: Final = 2.0
 #: Steps between two prompts, on average.
@@ -60,6 +68,8 @@ _set_threads: Any = torch.set_num_threads
 
 Request = tuple[list[int], int]
 Side = Callable[[Sequence[Request]], list[list[int]]]
+#: Seconds, and the texts.
+Timed = Callable[[Sequence[Request]], tuple[float, list[list[int]]]]
 
 
 def requests() -> list[Request]:
@@ -181,35 +191,87 @@ class Sides:
         return peak, most * bytes_per_token(self._ours)
 
 
+class Vllm:
+    """vLLM in a process of its own, on the same core."""
+
+    def __init__(self, model: Any, stack: ExitStack, core: int) -> None:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        model.save_pretrained(folder)
+        command = [str(VLLM_PYTHON), str(Path(__file__).with_name("vllm_side.py")), folder]
+        own = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(core)}
+        self._process = stack.enter_context(
+            subprocess.Popen(  # noqa: S603  # our own command
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | own
+            )
+        )
+        self.written([([3], 4)])  # It compiles first.
+
+    def written(self, asked: Sequence[Request]) -> tuple[float, list[list[int]]]:
+        """Seconds, and the texts."""
+        process = self._process
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("no pipes to vLLM")
+        process.stdin.write(json.dumps(asked).encode() + b"\n")
+        process.stdin.flush()
+        if not (line := process.stdout.readline()):
+            raise RuntimeError(f"vLLM ended: run {VLLM_PYTHON} benchmarks/vllm_side.py FOLDER to see why")
+        answer = json.loads(line)
+        return answer["seconds"], answer["texts"]
+
+
+def _timed(way: Side) -> Timed:
+    def run(asked: Sequence[Request]) -> tuple[float, list[list[int]]]:
+        started = time.perf_counter()
+        texts = way(asked)
+        return time.perf_counter() - started, texts
+
+    return run
+
+
 def measure(repeats: int) -> dict[str, Any]:
     """Tokens a second of each way, and how many texts are the sequential calls'."""
-    psutil.Process().cpu_affinity(psutil.Process().cpu_affinity()[:1])
+    with ExitStack() as stack:
+        return _measure(repeats, stack)
+
+
+def _measure(repeats: int, stack: ExitStack) -> dict[str, Any]:
+    core, *_ = psutil.Process().cpu_affinity()
+    psutil.Process().cpu_affinity([core])
     _set_threads(1)
+    keep_freed_memory()  # As a worker does; it serves the other ways as well.
     sides, asked = Sides(), requests()
-    ways: dict[str, Side] = {
-        "one after the other": sides.sequential,
-        **{f"static batches of {size}": partial(sides.static, size=size) for size in (8, 32)},
-        "pipemill": sides.together,
+    ways: dict[str, Timed] = {
+        "one after the other": _timed(sides.sequential),
+        **{f"static batches of {size}": _timed(partial(sides.static, size=size)) for size in (8, 32)},
+        "pipemill": _timed(sides.together),
     }
+    if VLLM_PYTHON.exists():
+        ways["vLLM"] = Vllm(sides.model, stack, core).written
     tokens = sum(new for _, new in asked)
     rates: dict[str, list[float]] = {name: [] for name in ways}
     texts: dict[str, list[list[int]]] = {}
+    for way in ways.values():
+        way(asked[:4])  # What is made once.
     for _ in range(repeats):
         for name, way in ways.items():
-            started = time.perf_counter()
-            texts[name] = way(asked)
-            rates[name].append(tokens / (time.perf_counter() - started))
+            seconds, texts[name] = way(asked)
+            rates[name].append(tokens / seconds)
     first = texts["one after the other"]
     same = {name: sum(one == other for one, other in zip(first, each, strict=True)) for name, each in texts.items()}
-    ratio = statistics.median(a / b for a, b in zip(rates["pipemill"], rates["one after the other"], strict=True))
+    ratios = {
+        name: statistics.median(ours / theirs for ours, theirs in zip(rates["pipemill"], each, strict=True))
+        for name, each in rates.items()
+        if name in BARS
+    }
     waits = sides.first_tokens(asked)
     peak, most = sides.memory()
-    met = ratio >= BAR and same["pipemill"] == PROMPTS and statistics.median(waits) <= BAR_STEPS and peak <= most
+    fast = all(ratio >= BARS[name] for name, ratio in ratios.items())
+    met = fast and same["pipemill"] == PROMPTS and statistics.median(waits) <= BAR_STEPS and peak <= most
     return {
         "tokens_per_second": rates,
         "same_texts": same,
         "of": PROMPTS,
-        "ratio": ratio,
+        "ratios": ratios,
         "first_token_steps": {"median": statistics.median(waits), "p95": statistics.quantiles(waits, n=20)[-1]},
         "kept_bytes": peak,
         "most_bytes": most,
@@ -224,7 +286,8 @@ def show(figures: dict[str, Any]) -> None:
         spread = f"{statistics.median(rates):.0f} [{min(rates):.0f}-{max(rates):.0f}]"
         table.add_row(name, spread, f"{figures['same_texts'][name]} of {figures['of']}")
     Console().print(table)
-    Console().print(f"pipemill ÷ one after the other: {figures['ratio']:.2f} (at least {BAR}, all texts the same)")
+    for name, ratio in figures["ratios"].items():
+        Console().print(f"pipemill ÷ {name}: {ratio:.2f} (at least {BARS[name]}, all texts the same)")
     waits, kept, most = figures["first_token_steps"], figures["kept_bytes"], figures["most_bytes"]
     Console().print(
         f"a prompt that comes meanwhile has its first token {waits['median']:.1f} steps later than alone (p95 "

@@ -56,7 +56,7 @@ class Lean:
         ends = torch.tensor(lengths).cumsum(0) - 1
         hidden = embedding(torch.cat(list(texts)), self._embedding.weight)
         turns = self._rotary(hidden, position_ids=torch.cat([torch.arange(length) for length in lengths])[:, None])
-        kept: list[list[_Read]] = [[] for _ in texts]
+        kept: list[list[Any]] = [[] for _ in texts]
         for layer in self._layers:
             hidden, *seen = layer.read(hidden, turns, lengths, ends if layer is self._layers[-1] else None)
             for own, *parts in zip(kept, *(torch.split(each, lengths, 2) for each in seen), strict=True):
