@@ -163,6 +163,22 @@ def test_a_stop_texts_tokenizer_is_the_forward_threads(bench: Bench) -> None:
     assert_same(finish_batched(runner, [prepared]).answers[0], direct)
 
 
+def test_prompts_with_images_are_written_together(bench: Bench) -> None:
+    """Different images behind equal words, and other words: the writer's rows are each its direct call's."""
+    key = "image-text-to-text.llava"
+    runner = runner_of(bench, key)
+    parameters = {"generate_kwargs": {"max_new_tokens": 6, "do_sample": False}}
+    asked = [
+        (drawn(number), f"<image>what is {word}") for number, word in enumerate(("this", "this", "this", "that now"))
+    ]
+    inputs = [{"images": image_envelope(image), "text": text} for image, text in asked]
+    prepared = [runner.prepare(each, copy.deepcopy(parameters)) for each in inputs]
+    assert {item.group for each in prepared for item in each.items} == {JOINS}
+    direct = [bench.pipeline(key)(images=image, text=text, **copy.deepcopy(parameters)) for image, text in asked]
+    assert_same(finish_batched(runner, prepared).answers, direct)
+    assert [runner.spelling(each) for each in prepared] == [None] * len(prepared)
+
+
 @pytest.mark.parametrize(("temperature", "alone"), [(0.5, True), ([0.0, 0.5], True), (0.0, False)])
 def test_whispers_draws_run_alone(bench: Bench, temperature: Any, alone: bool) -> None:  # noqa: FBT001  # a parameter
     """Whisper draws at any temperature above 0, and needs no do_sample."""

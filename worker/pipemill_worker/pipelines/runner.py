@@ -41,6 +41,7 @@ from pipemill_worker.pipelines.staged import Plan, Stages, StagesPerThread
 from pipemill_worker.pipelines.underway import Underway, watched
 from pipemill_worker.pipelines.warming import SelfCheck, warm_up
 from pipemill_worker.pipelines.writing.account import account_of, speller_of
+from pipemill_worker.pipelines.writing.draft import continues
 from pipemill_worker.pipelines.writing.items import writer_for
 from pipemill_worker.policy.calibration import Bounds, Calibration
 from pipemill_worker.seams import JOINS, Account, Item, Prepared, Speller
@@ -189,7 +190,7 @@ class TransformersRunner:
 
     def spelling(self, prepared: Prepared) -> Speller | None:
         """What spells the text of a job's lone item while it is written; None if only the whole text can be told."""
-        return speller_of(self.pipe.tokenizer, prepared.state.plan)
+        return speller_of(self.pipe.tokenizer, prepared.state.plan) if self.task == "text-generation" else None
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether this error of ``forward`` means that a smaller batch could succeed."""
@@ -218,8 +219,7 @@ class TransformersRunner:
 
     def _may_join(self) -> bool:
         """Whether the model continues a text token by token from keys and values alone."""
-        reads_alone = self.task == "text-generation" and not self.pipe.model.config.is_encoder_decoder
-        return self._generates and reads_alone and not self._settings.compile
+        return self._generates and continues(self.task, self.pipe.model.config) and not self._settings.compile
 
     def _pack(self) -> Packing:
         # A product of other sizes is rounded otherwise, which shows in coarse numbers; compiled layers stay as is.

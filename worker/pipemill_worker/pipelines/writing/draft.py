@@ -12,8 +12,21 @@ from typing import Any, Final
 import torch
 from transformers.cache_utils import DynamicLayer
 
-#: What a prompt's passes may be given, besides what only the first one reads.
+#: What every pass of a prompt may be given.
 _PLAIN: Final = frozenset({"attention_mask", "logits_to_keep", "past_key_values", "position_ids", "use_cache"})
+#: And what only the first one reads: images that stand among the prompt's tokens.
+_SEEN_FIRST: Final = frozenset({"image_sizes", "pixel_attention_mask", "pixel_values"})
+
+
+#: Models that see images in their first pass, and go on from keys and values alone.
+_SEEING: Final = frozenset({"idefics3", "llava", "smolvlm"})
+
+
+def continues(task: str, config: Any) -> bool:
+    """Whether a task's prompts may be continued together, by a model of this configuration."""
+    if task == "image-text-to-text":
+        return config.model_type in _SEEING
+    return task == "text-generation" and not config.is_encoder_decoder
 
 
 @dataclass(slots=True, eq=False)
@@ -31,18 +44,23 @@ class Draft:
         """The most tokens that a row can have at its end, the prompt's included."""
         return int(self.config.max_length)
 
+    @property
+    def sees(self) -> bool:
+        """Whether there is more to read than tokens: equal tokens then don't say that prompts are equal."""
+        return not self.model_kwargs.keys() <= _PLAIN
+
     def may_join(self) -> bool:
         """Whether its rows can be written beside others: one token a pass, and no memory but keys and values."""
         config, given = self.config, self.model_kwargs
         cache = given.get("past_key_values")
         plain_cache = cache is not None and all(type(layer) is DynamicLayer for layer in cache.layers)
-        whole = given.get("attention_mask") is None and given.keys() <= _PLAIN
+        whole = given.get("attention_mask") is None and given.keys() <= _PLAIN | _SEEN_FIRST
         silent = not config.return_dict_in_generate and not config.guidance_scale and not config.max_time
         return plain_cache and whole and silent and bool(config.use_cache) and self._counts_from_zero()
 
     def _counts_from_zero(self) -> bool:
         positions = self.model_kwargs.get("position_ids")
-        if positions is None:
+        if positions is None or positions.dim() != self.ids.dim():  # Some have places of their own for images.
             return False
         return bool(torch.equal(positions, torch.arange(self.ids.shape[1]).expand_as(positions)))
 
@@ -73,6 +91,9 @@ class _Drafting:
         if self.written is None:
             raise _Drafted(Draft(input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs))
         return self.written
+
+    def _supports_mm_encoder_outputs(self) -> bool:
+        return False  # Images are looked at in the first pass, by the thread that owns the device.
 
     def _beam_search(self, *_: Any, **__: Any) -> torch.Tensor:
         raise _Drafted(None)

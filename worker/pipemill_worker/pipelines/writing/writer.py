@@ -33,6 +33,8 @@ class _Prompt:
         self.processors = draft.processors
         self.draws = bool(draft.config.do_sample)
         self.alike = alike(draft.processors, draws=self.draws)
+        #: Whether it is read at once and by itself, and nothing of it is another's: its tokens don't tell all of it.
+        self.apart = draft.sees
         #: Tokens of the prompt that were read, and whether it was looked who has read its beginning before.
         self.read, self.compared = 0, False
         #: The keys and values that reading it made, and which rows of them are its own.
@@ -57,6 +59,11 @@ class _Prompt:
     @property
     def rows(self) -> int:
         return len(self.ended)
+
+    @property
+    def joint_rows(self) -> int:
+        """Rows that may be read beside others'; none of a prompt that was read in part."""
+        return 0 if self.read or self.apart else self.rows
 
     @property
     def ids(self) -> torch.Tensor:
@@ -232,17 +239,18 @@ class Writer:
             self._copy_beginnings()
             prompts = self._next(left)
             prompt, lengths = prompts[0], [each.draft.ids.shape[1] for each in prompts]
-            if self._lean is not None and prompt.read == 0 and prompt.rows == 1 and lengths[0] <= left:
+            if self._lean is not None and prompt.joint_rows == 1 and lengths[0] <= left:
                 left -= sum(lengths)
                 logits += self._pass_end_to_end(self._lean, prompts)
             elif len(prompts) > 1:
                 left -= len(prompts) * max(lengths)
                 logits += self._pass_together(prompts)
             else:
-                until = min(prompt.read + max(left // prompt.rows, 1), prompt.draft.ids.shape[1])
+                most = lengths[0] if prompt.apart else prompt.read + max(left // prompt.rows, 1)
+                until = min(most, lengths[0])
                 left -= (until - prompt.read) * prompt.rows
                 outputs = self._pass(prompt, until)
-                if prompt.read < prompt.draft.ids.shape[1]:
+                if prompt.read < lengths[0]:
                     continue
                 logits.append(outputs.logits[:, -1])
             read += prompts
@@ -251,7 +259,7 @@ class Writer:
 
     def _next(self, most: int) -> list[_Prompt]:
         """The prompts that are read next, in a pass of so many tokens at most."""
-        shapes = [(0 if each.read else each.rows, each.draft.ids.shape[1]) for each in self._reading]
+        shapes = [(each.joint_rows, each.draft.ids.shape[1]) for each in self._reading]
         if self._lean is not None:
             chosen = read_end_to_end(shapes, most)
         else:
@@ -268,10 +276,11 @@ class Writer:
     def _copy_beginnings(self) -> None:
         """Copy keys and values of prompts that begin as one does that is being written: they needn't be read again."""
         for prompt in self._reading:
-            if prompt.compared or prompt.rows > 1 or not self._writing:
+            others = [each for each in self._writing if not each.apart]
+            if prompt.compared or prompt.joint_rows != 1 or not others:
                 continue
             prompt.compared, ids = True, prompt.draft.ids[0]
-            places = {in_common(each.draft.ids[0], ids[:-1]): each.places[0] for each in self._writing}
+            places = {in_common(each.draft.ids[0], ids[:-1]): each.places[0] for each in others}
             common = max(places)
             if common >= COMMON:
                 for layer, own in enumerate(self._slab.cache.layers):
