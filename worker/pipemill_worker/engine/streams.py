@@ -31,7 +31,7 @@ class Stream:
         #: What spells it, once that is known.
         self.speller: Speller | None = None
         self._said: list[str] = []
-        self._unsaid: list[str] = []
+        self._unsaid = ""
         #: Characters that were said, and in how many entries.
         self._sent = self._entries = 0
         #: Nothing more is told but with the job's end.
@@ -39,24 +39,22 @@ class Stream:
 
     def take(self, token: int) -> bool:
         """Spell a token; whether there is something to tell."""
-        if self.speller is not None and (text := self.speller(token)):
-            self._unsaid.append(text)
-            return True
+        if self.speller is not None:
+            self._unsaid += self.speller(token)
         return bool(self._unsaid)
 
     def piece(self) -> Piece:
         """What is to be told; now and then the whole text, for those who missed some of it."""
-        if len(self._unsaid) > 1:
-            self._unsaid = ["".join(self._unsaid)]
         if self._entries % WHOLE_EVERY == WHOLE_EVERY - 1:
-            return self._part(0, "".join((*self._said, *self._unsaid)))
-        return self._part(self._sent, self._unsaid[0])
+            return self._part(0, "".join((*self._said, self._unsaid)))
+        return self._part(self._sent, self._unsaid)
 
     def note_said(self) -> None:
         """What was to be told is told."""
         self._entries += 1
-        self._sent += len(self._unsaid[0])
-        self._said.append(self._unsaid.pop())
+        self._sent += len(self._unsaid)
+        self._said.append(self._unsaid)
+        self._unsaid = ""
 
     def last(self, text: str | None) -> Piece | None:
         """What is still to be told of the job's whole text; nothing more is told from now on.
@@ -66,7 +64,7 @@ class Stream:
         self.ended = True
         if text is None:
             return None
-        if not text.startswith("".join((*self._said, *self._unsaid))):
+        if not text.startswith("".join((*self._said, self._unsaid))):
             return Piece(self._field, self._job_id, f"{self._field}!", 0, text)
         rest = text[self._sent :]
         return self._part(self._sent, rest) if rest or not self._sent else None
