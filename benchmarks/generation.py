@@ -1,10 +1,10 @@
 """Texts of mixed lengths, written: `scripts/bench generation [--json] [--repeats N]`.
 
 A random Llama of 39 M parameters, float32, one core; 32 prompts, some ten to sixty tokens each, ask for 4 to 128
-new ones, greedy. One call after the other, transformers' static batches in the order of arrival, pipemill's writer,
-and vLLM where it can be installed, by turns. Tokens per second are medians; the ratios are what counts. Then the same
-prompts once more, one after another while others are written: how long each waits for its first token. And 64 texts of
-512 tokens with room for a third of them: what their keys and values take.
+new ones, greedy. One call after the other, transformers' static batches in the order of arrival and its continuous
+batching, pipemill's writer, and vLLM where it can be installed, by turns. Tokens per second are medians; the ratios are
+what counts. Then the same prompts once more, one after another while others are written: how long each waits for its
+first token. And 64 texts of 512 tokens with room for a third of them: what their keys and values take.
 """
 
 from __future__ import annotations
@@ -126,6 +126,22 @@ class Sides:
         rows = self.model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=most, do_sample=False)
         return [row[longest : longest + new].tolist() for row, (_, new) in zip(rows, asked, strict=True)]
 
+    def continuous(self, asked: Sequence[Request]) -> list[list[int]]:
+        """Transformers' continuous batching, its memory bounded as its defaults don't."""
+        settings = TRANSFORMERS.GenerationConfig(do_sample=False, max_new_tokens=128, eos_token_id=-1, pad_token_id=0)
+        bounds = TRANSFORMERS.ContinuousBatchingConfig(
+            num_blocks=256, page_size=32, max_batch_tokens=512, max_requests_per_batch=PROMPTS
+        )
+        options = {"generation_config": settings, "continuous_batching_config": bounds}
+        written: dict[str, list[int]] = {}
+        with self.model.continuous_batching_context_manager(**options, block=True, timeout=10) as manager:
+            names = [manager.add_request(prompt, max_new_tokens=new) for prompt, new in asked]
+            while len(written) < len(names):
+                result = manager.get_result(timeout=10)
+                if result is not None and result.is_finished():
+                    written[result.request_id] = result.generated_tokens
+        return [written[name] for name in names]
+
     def together(self, asked: Sequence[Request]) -> list[list[int]]:
         """Joining and leaving at every token."""
         writer = self._writer
@@ -243,6 +259,7 @@ def _measure(repeats: int, stack: ExitStack) -> dict[str, Any]:
     ways: dict[str, Timed] = {
         "one after the other": _timed(sides.sequential),
         **{f"static batches of {size}": _timed(partial(sides.static, size=size)) for size in (8, 32)},
+        "transformers' continuous batching": _timed(sides.continuous),
         "pipemill": _timed(sides.together),
     }
     if VLLM_PYTHON.exists():
