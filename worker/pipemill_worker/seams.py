@@ -16,8 +16,8 @@ from pipemill_worker.policy.calibration import Bounds, Calibration
 
 #: The group of items that a lane's writer continues together, a token of each in every step.
 JOINS: Final = "joins"
-#: What a token adds to the text that is written, as far as that can be said already.
-Speller: TypeAlias = Callable[[int], str]
+#: What a token adds to the text that is written, as far as that can be said already; raises when no more can be.
+Speller: TypeAlias = Callable[[int], str | None]
 
 
 @dataclass(slots=True, eq=False)

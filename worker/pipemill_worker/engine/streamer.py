@@ -55,9 +55,10 @@ class Streamer:
                     spelling = self._lane.runner.spelling
                     stream.speller = (None if work.prepared is None else spelling(work.prepared)) or silent
                 full = stream.take(token)
-            except Exception:  # noqa: BLE001 - whatever it is, it mutes this text and ends no thread
-                text = "queue %s: the text of job %s can't be spelt while it is written; it is told whole with the end"
-                log.exception(text, self._lane.name, work.job.id, extra={"event": "stream_muted", "job": work.job.id})
+            except Exception as error:  # noqa: BLE001 - whatever it is, it mutes this text and ends no thread
+                text = "queue %s: a text can't be spelt on while it is written (%s: %s); the rest is told with its end"
+                facts = (self._lane.name, type(error).__name__, error)
+                log.warning(text, *facts, extra={"event": "stream_muted", "job": work.job.id})
                 stream.speller = silent
                 continue
             if full:
@@ -67,8 +68,8 @@ class Streamer:
         if not self._full or time.monotonic() < self._again:
             return
         full = [stream for stream in self._full if not stream.ended]
-        self._full = dict.fromkeys(full)
         if not full:
+            self._full.clear()
             return
         try:
             ours = self._lane.store.emit([stream.piece() for stream in full])
@@ -82,5 +83,6 @@ class Streamer:
         self._failed = 0
         for stream, mine in zip(full, ours, strict=True):
             stream.note_said()
-            stream.ended = not mine
+            if not mine:
+                stream.ended = True
         self._full.clear()

@@ -24,34 +24,34 @@ News: TypeAlias = "Sequence[tuple[Work, int]]"
 class Stream:
     """The text of one job under one lease. Guarded by its lane's ``Streams.telling``."""
 
-    __slots__ = ("_entries", "_field", "_job_id", "_said", "_sent", "_unsaid", "ended", "speller")
+    __slots__ = ("_field", "_job_id", "_said", "_sent", "_unsaid", "ended", "speller")
 
     def __init__(self, field: str, job_id: str):
         self._field, self._job_id = field, job_id
         #: What spells it, once that is known.
         self.speller: Speller | None = None
+        #: What was said, an entry each.
         self._said: list[str] = []
         self._unsaid = ""
-        #: Characters that were said, and in how many entries.
-        self._sent = self._entries = 0
+        #: Characters that were said.
+        self._sent = 0
         #: Nothing more is told but with the job's end.
         self.ended = False
 
     def take(self, token: int) -> bool:
         """Spell a token; whether there is something to tell."""
-        if self.speller is not None:
-            self._unsaid += self.speller(token)
+        if self.speller is not None and (text := self.speller(token)):
+            self._unsaid += text
         return bool(self._unsaid)
 
     def piece(self) -> Piece:
         """What is to be told; now and then the whole text, for those who missed some of it."""
-        if self._entries % WHOLE_EVERY == WHOLE_EVERY - 1:
+        if len(self._said) % WHOLE_EVERY == WHOLE_EVERY - 1:
             return self._part(0, "".join((*self._said, self._unsaid)))
-        return self._part(self._sent, self._unsaid)
+        return Piece(self._field, self._job_id, self._field, self._sent, self._unsaid)
 
     def note_said(self) -> None:
         """What was to be told is told."""
-        self._entries += 1
         self._sent += len(self._unsaid)
         self._said.append(self._unsaid)
         self._unsaid = ""
@@ -73,9 +73,8 @@ class Stream:
         return Piece(self._field, self._job_id, self._field, offset, text)
 
 
-def silent(_: int) -> str:
+def silent(_: int) -> None:
     """Spell nothing: the text is told with the job's end."""
-    return ""
 
 
 class Streams:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -12,22 +13,11 @@ from pipemill_worker.seams import Speller
 
 
 def token_speller(backend: Any, *, skip_special_tokens: bool) -> Speller:
-    """What spells one text. A piece is whole: what half a character spells waits for its other half."""
-    step: Any = DecodeStream(skip_special_tokens=skip_special_tokens).step
+    """What spells one text. A piece is whole: what half a character spells waits for its other half.
 
-    def spell(token: int) -> str:
-        nonlocal step
-        try:
-            return step(backend, token) or ""
-        except Exception:  # noqa: BLE001 - tokens that change what was spelt before: the rest is told with the end
-            step = _nothing
-            return ""
-
-    return spell
-
-
-def _nothing(_backend: Any, _token: int) -> None:
-    return None
+    It raises at tokens that change what was spelt before.
+    """
+    return partial(DecodeStream(skip_special_tokens=skip_special_tokens).step, backend)
 
 
 def speller(tokenizer: Any, *, skip_special_tokens: bool, clean_up: bool | None) -> Speller | None:
