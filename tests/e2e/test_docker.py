@@ -13,6 +13,7 @@ import yaml
 import pipemill_worker
 from pipemill import Client
 from tests.e2e.rig import ROOT, Serve
+from tests.helpers import until
 
 DOCKERFILE: Final = (ROOT / "docker/Dockerfile").read_text("utf-8")
 #: The catalogue that needs no download stands in for the one that is mounted.
@@ -51,6 +52,7 @@ def test_the_container_serves_is_healthy_and_stops_in_time(serve: Serve, client:
     here, elsewhere = ({"PIPEMILL_HEALTH_FILE": str(tmp_path / name)} for name in ("ours.json", "nobodys.json"))
     container = serve.run(*command, PIPEMILL_CATALOGUE=str(CATALOGUE), **here)
     serve.wait_until_serving(container, "sentiment", "generator")
+    until(lambda: serve.run(*ready, **here).wait() == 0, "the file, written every second, says that it is ready")
     for check in (instruction("HEALTHCHECK"), ready):
         assert serve.run(*check, **here).wait() == 0
         assert serve.run(*check, **elsewhere).wait() != 0, "a health check where no worker is must fail"

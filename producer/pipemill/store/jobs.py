@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import orjson
@@ -25,7 +24,15 @@ from pipemill.store.base import (
     Renewal,
     Taken,
 )
-from pipemill.store.connection import Client, Line, connect, is_out_of_memory, script, translated
+from pipemill.store.connection import (
+    Client,
+    Line,
+    Translated,
+    connect,
+    is_out_of_memory,
+    script,
+    translated,
+)
 from pipemill.store.redis_blobs import RedisBlobs
 from pipemill.store.streams import Piece
 
@@ -104,14 +111,12 @@ class RedisJobStore:
             raise error
         time.sleep(timeout)
 
-    @contextmanager
-    def _open(self) -> Iterator[None]:
+    def _open(self) -> Translated:
         """A lease that was ended isn't begun again: a thread that is late must not take what was given back."""
         if self._closed:
             text = f"the lease of {self.owner} has ended"
             raise BrokerUnavailable(text)
-        with translated(self.url):
-            yield
+        return translated(self.url)
 
     def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0) -> Taken:
         """Lease up to ``n`` jobs (``TAKE_AT_MOST`` in one call), after waiting for the first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -96,7 +97,7 @@ def test_what_is_told_at_the_end_only(rig: Rig) -> None:
 def test_a_text_that_can_not_be_spelt_is_told_whole(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """A speller that fails, at once or midway, mutes its own text until the end; its neighbours are told on."""
     unspellable, puzzle, fine = rig.put("unspellable", "puzzle", "fine", **FOLLOWED)
-    with rig.running():
+    with caplog.at_level(logging.WARNING), rig.running():
         assert [(each.text, each.ends) for each in told(rig, unspellable)] == [("unspellable", False), ("", True)]
         assert text_of(told(rig, puzzle)) == "puzzle"
         assert text_of(told(rig, fine)) == "fine"
