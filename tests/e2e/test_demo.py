@@ -67,9 +67,8 @@ def read_document(output: str) -> dict[str, Any]:
 def test_the_demo_is_kept_until_it_is_told_to_stop(serve: Serve) -> None:
     """With --keep broker and worker answer whoever comes, until SIGTERM ends them all: exit code 0."""
     demo = Demo(serve, "--keep", "--rows", "3")
-    demo.process.until(lambda: "Still up" in demo.process.output(), "the demo invites")
-    address = re.search(r"PIPEMILL_BROKER=(\S+)", demo.process.output())
-    assert address
+    invited = re.compile(r"Still up.*PIPEMILL_BROKER=(\S+)\s", re.DOTALL)
+    address = demo.process.until(lambda: invited.search(demo.process.output()), "the demo invites")
     with Client(address[1]) as client:
         assert client.run("sentiment", LINES[0], timeout=60)[0]["label"] == "POSITIVE"
     assert "3 of 25 answers" in demo.process.output()
