@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -120,19 +121,31 @@ def test_other_models_keep_their_own_step(model: Any) -> None:
     assert lean(made.eval(), prepack(made)) is None
 
 
-def test_a_step_that_disagrees_is_not_taken() -> None:
-    """A layer that computes otherwise than its type says is found before the first job."""
+def test_a_step_that_disagrees_is_not_taken(caplog: pytest.LogCaptureFixture) -> None:
+    """A layer that computes otherwise than its type says is found before the first job, and the log says so."""
     model = model_of("llama")
     products = prepack(model)
     assert lean(model, products) is not None
     plain = model.model.norm.forward
     model.model.norm.forward = lambda hidden: 2 * plain(hidden)
-    assert lean(model, products) is None
+    with caplog.at_level(logging.INFO):
+        assert lean(model, products) is None
+    assert "LlamaForCausalLM keeps transformers' own step (other numbers)" in caplog.messages
 
 
 def test_a_model_without_products_keeps_its_own_step() -> None:
     """A quantised or half-precision one has none."""
     assert lean(model_of("llama"), {}) is None
+
+
+def test_a_model_that_lacks_a_part_keeps_its_own_step(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is raised; the log says what is missing."""
+    model = model_of("llama")
+    products = prepack(model)
+    del model.model.rotary_emb
+    with caplog.at_level(logging.INFO):
+        assert lean(model, products) is None
+    assert any("own step (AttributeError: " in message and "rotary_emb" in message for message in caplog.messages)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,6 @@ from transformers.cache_utils import DynamicLayer
 _PLAIN: Final = frozenset({"attention_mask", "logits_to_keep", "past_key_values", "position_ids", "use_cache"})
 #: And what only the first one reads: images that stand among the prompt's tokens.
 _SEEN_FIRST: Final = frozenset({"image_sizes", "pixel_attention_mask", "pixel_values"})
-
-
 #: Models that see images in their first pass, and go on from keys and values alone.
 _SEEING: Final = frozenset({"idefics3", "llava", "smolvlm"})
 

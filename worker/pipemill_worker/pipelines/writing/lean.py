@@ -8,6 +8,7 @@ operations and their order are the model's own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -18,6 +19,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from pipemill_worker.pipelines.writing.prepacked import Product
 from pipemill_worker.pipelines.writing.slab import Slab
+
+log = logging.getLogger("pipemill.worker")
 
 #: Cosines and sines of places: ``[rows, 1, head size]`` each.
 _Turns: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -146,15 +149,21 @@ def _half_turned(states: torch.Tensor) -> torch.Tensor:
 @torch.inference_mode()
 def lean(model: nn.Module, products: Mapping[int, Product]) -> Lean | None:
     """A model's lean step; ``None`` if it isn't of a known type, or if its logits aren't the model's own."""
+    if not products:
+        return None
     config: Any = model.config
     windows = {*(getattr(config, "layer_types", None) or ())} - {"full_attention"}
     if config.model_type not in MODEL_TYPES or windows or _has_window(config) or config._attn_implementation != "sdpa":  # noqa: SLF001 - there is no public way
         return None
     try:
         made = Lean(model, products)
-        return made if all(_agrees(model, made, lengths) for lengths in _LENGTHS) and _reads(model, made) else None
-    except (AttributeError, KeyError, RuntimeError, ValueError):  # A part is missing, or is of another shape.
-        return None
+        if all(_agrees(model, made, lengths) for lengths in _LENGTHS) and _reads(model, made):
+            return made
+        why = "other numbers"
+    except (AttributeError, KeyError, RuntimeError, ValueError) as error:  # A part is missing, or is of another shape.
+        why = f"{type(error).__name__}: {error}"
+    log.info("%s keeps transformers' own step (%s)", type(model).__name__, why, extra={"event": "step_not_lean"})
+    return None
 
 
 def _has_window(config: Any) -> bool:
