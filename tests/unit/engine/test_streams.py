@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -28,16 +29,28 @@ FOLLOWED = {"stream": True}
 class TellingRunner(SpellingRunner):
     """Tells words as it spells them; "silent" ones only at their end, and "liar" isn't what it told.
 
-    It can't spell "unspellable" at all, and stumbles over the "z" of "puzzle".
+    It can't spell "unspellable" at all, and stumbles over the "z" of "puzzle": neither ends before that was seen.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stumbled = {"unspellable": threading.Event(), "puzzle": threading.Event()}
 
     def spelling(self, prepared: Prepared) -> Speller | None:
         if prepared.state == "unspellable":
-            message = "nobody spells this"
-            raise ValueError(message)
+            self._stumble("unspellable")
         if prepared.state == "puzzle":
-            return {ord(letter): letter for letter in "pule"}.__getitem__
+            return lambda token: self._stumble("puzzle") if chr(token) == "z" else chr(token)
         return None if prepared.state.startswith("silent") else chr
+
+    def finish(self, prepared: Prepared, outputs: Sequence[Any]) -> Any:
+        if prepared.state in self.stumbled:
+            assert self.stumbled[prepared.state].wait(30)
+        return super().finish(prepared, outputs)
+
+    def _stumble(self, over: str) -> NoReturn:
+        self.stumbled[over].set()
+        raise ValueError(over)
 
     def account(self, prepared: Prepared, outputs: Sequence[Any], *, followed: bool) -> Account:  # noqa: ARG002  # the seam's
         if prepared.state.startswith("unaccountable"):
