@@ -212,13 +212,11 @@ def test_the_cancelled_get_no_further_token(rig: Rig) -> None:
 
 
 def spelling(text: str) -> Stream:
-    """A stream that spells by letters, to which a text was told."""
+    """A stream by which a text was told, letter by letter."""
     stream = Stream("1|0", "a")
-    stream.speller = chr
     for letter in text:
-        assert stream.take(ord(letter))
-        stream.piece()
-        stream.note_said()
+        stream.unsaid += letter
+        stream.say()
     return stream
 
 
@@ -226,9 +224,8 @@ def test_the_whole_text_is_told_now_and_then() -> None:
     """Among as many entries as are kept, there is always one with the whole text so far."""
     stream, wholes = spelling(""), []
     for number in range(3 * WHOLE_EVERY):
-        stream.take(ord("x"))
-        piece = stream.piece()
-        stream.note_said()
+        stream.unsaid += "x"
+        piece = stream.say()
         assert piece.offset + len(piece.text) == number + 1
         if piece.offset == 0:
             wholes.append(number)

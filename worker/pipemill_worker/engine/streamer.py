@@ -10,7 +10,9 @@ from pipemill.errors import BrokerError
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.streams import News, Stream, silent
 from pipemill_worker.engine.wiring import CLOSED, log
+from pipemill_worker.engine.work import Work
 from pipemill_worker.policy.backoff import backoff_seconds
+from pipemill_worker.seams import Speller
 
 #: How long a text that the broker didn't take waits for its next token, in seconds, before it is told without.
 AGAIN_SECONDS: Final = 1.0
@@ -51,18 +53,21 @@ class Streamer:
             if stream is None or stream.ended:
                 continue
             try:
-                if stream.speller is None:
-                    spelling = self._lane.runner.spelling
-                    stream.speller = (None if work.prepared is None else spelling(work.prepared)) or silent
-                full = stream.take(token)
+                text = (stream.speller or self._speller_of(work, stream))(token)
             except Exception as error:  # noqa: BLE001 - whatever it is, it mutes this text and ends no thread
-                text = "queue %s: a text can't be spelt on while it is written (%s: %s); the rest is told with its end"
+                said = "queue %s: a text can't be spelt on while it is written (%s: %s); the rest is told with its end"
                 facts = (self._lane.name, type(error).__name__, error)
-                log.warning(text, *facts, extra={"event": "stream_muted", "job": work.job.id})
+                log.warning(said, *facts, extra={"event": "stream_muted", "job": work.job.id})
                 stream.speller = silent
                 continue
-            if full:
+            if text:
+                stream.unsaid += text
                 self._full[stream] = None
+
+    def _speller_of(self, work: Work, stream: Stream) -> Speller:
+        spelling = None if work.prepared is None else self._lane.runner.spelling(work.prepared)
+        stream.speller = spelling or silent
+        return stream.speller
 
     def _tell(self) -> None:
         if not self._full or time.monotonic() < self._again:
@@ -72,8 +77,10 @@ class Streamer:
             self._full.clear()
             return
         try:
-            ours = self._lane.store.emit([stream.piece() for stream in full])
+            ours = self._lane.store.emit([stream.say() for stream in full])
         except BrokerError as error:
+            for stream in full:
+                stream.unsay()
             self._failed += 1
             self._again = time.monotonic() + backoff_seconds(self._failed)
             if self._failed == 1:
@@ -82,7 +89,6 @@ class Streamer:
             return
         self._failed = 0
         for stream, mine in zip(full, ours, strict=True):
-            stream.note_said()
             if not mine:
                 stream.ended = True
         self._full.clear()

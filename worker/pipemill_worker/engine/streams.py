@@ -24,7 +24,7 @@ News: TypeAlias = "Sequence[tuple[Work, int]]"
 class Stream:
     """The text of one job under one lease. Guarded by its lane's ``Streams.telling``."""
 
-    __slots__ = ("_field", "_job_id", "_said", "_sent", "_unsaid", "ended", "speller")
+    __slots__ = ("_field", "_job_id", "_said", "_sent", "ended", "speller", "unsaid")
 
     def __init__(self, field: str, job_id: str):
         self._field, self._job_id = field, job_id
@@ -32,29 +32,29 @@ class Stream:
         self.speller: Speller | None = None
         #: What was said, an entry each.
         self._said: list[str] = []
-        self._unsaid = ""
+        #: What is spelt and not yet said.
+        self.unsaid = ""
         #: Characters that were said.
         self._sent = 0
         #: Nothing more is told but with the job's end.
         self.ended = False
 
-    def take(self, token: int) -> bool:
-        """Spell a token; whether there is something to tell."""
-        if self.speller is not None and (text := self.speller(token)):
-            self._unsaid += text
-        return bool(self._unsaid)
+    def say(self) -> Piece:
+        """What is to be told; it counts as told unless it is taken back.
 
-    def piece(self) -> Piece:
-        """What is to be told; now and then the whole text, for those who missed some of it."""
-        if len(self._said) % WHOLE_EVERY == WHOLE_EVERY - 1:
-            return self._part(0, "".join((*self._said, self._unsaid)))
-        return Piece(self._field, self._job_id, self._field, self._sent, self._unsaid)
+        Now and then it is the whole text, for those who missed some of it.
+        """
+        said, text, begins = self._said, self.unsaid, self._sent
+        said.append(text)
+        self._sent, self.unsaid = begins + len(text), ""
+        if len(said) % WHOLE_EVERY:
+            return Piece(self._field, self._job_id, self._field, begins, text)
+        return self._part(0, "".join(said))
 
-    def note_said(self) -> None:
-        """What was to be told is told."""
-        self._sent += len(self._unsaid)
-        self._said.append(self._unsaid)
-        self._unsaid = ""
+    def unsay(self) -> None:
+        """Take back what was to be told last: it wasn't, or nobody knows whether it was."""
+        self.unsaid = self._said.pop()
+        self._sent -= len(self.unsaid)
 
     def last(self, text: str | None) -> Piece | None:
         """What is still to be told of the job's whole text; nothing more is told from now on.
@@ -64,7 +64,7 @@ class Stream:
         self.ended = True
         if text is None:
             return None
-        if not text.startswith("".join((*self._said, self._unsaid))):
+        if not text.startswith("".join((*self._said, self.unsaid))):
             return Piece(self._field, self._job_id, f"{self._field}!", 0, text)
         rest = text[self._sent :]
         return self._part(self._sent, rest) if rest or not self._sent else None
