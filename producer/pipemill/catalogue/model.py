@@ -19,12 +19,14 @@ from pipemill.catalogue.rules import (
     check_adapter,
     check_adapter_revision,
     check_device_map,
+    check_engine,
     check_model,
     check_parameters,
     check_queue_name,
     check_remote_code,
     check_revision,
     check_some,
+    check_vllm_python,
     source_of,
 )
 from pipemill.catalogue.signing import SigningSettings
@@ -218,6 +220,14 @@ class QueueSettings(Settings):
         description="Run Python code that comes with the model, with all rights of the worker. "
         "Read it first: only what is pinned by revision, or lies in a directory, is run.",
     )
+    engine: Literal["exact", "continuous", "vllm"] = Field(
+        default="exact",
+        description="What continues prompts together (text-generation only): exact answers as the pipeline does; "
+        "continuous is transformers' continuous batching; vllm is vLLM, in a process of its own.",
+    )
+    vllm_python: str | None = Field(
+        default=None, description="The Python that has vLLM, if it isn't the worker's own.", min_length=1
+    )
     urls: UrlSettings | None = Field(
         default=None, description="From where jobs may have media fetched; null lets none name a URL."
     )
@@ -305,6 +315,18 @@ class QueueSettings(Settings):
         if "model" in info.data and info.data.get("task"):
             check_remote_code(info.data["model"], trusted=trusted)
         return trusted
+
+    @field_validator("engine")
+    @classmethod
+    def _check_engine(cls, engine: str, info: ValidationInfo) -> str:
+        check_engine(engine, info.data)
+        return engine
+
+    @field_validator("vllm_python")
+    @classmethod
+    def _check_vllm_python(cls, python: str | None, info: ValidationInfo) -> str | None:
+        check_vllm_python(python, info.data.get("engine"))
+        return python
 
     @field_validator("fair")
     @classmethod

@@ -209,6 +209,38 @@ def check_device_map(device_map: str | None, device: str | None) -> None:
         raise mistaken(f"excludes device, which is {device}", "keep one of the two")
 
 
+def check_engine(engine: str, settings: Mapping[str, Any]) -> None:
+    """Check that an engine suits the rest of its queue's settings, as far as those are right.
+
+    Raises
+    ------
+    PydanticCustomError
+        With the problem and the mend.
+
+    """
+    if engine == "exact":
+        return
+    if settings.get("task") not in {None, "text-generation"}:
+        raise mistaken(f"is for text-generation, and the task is {settings['task']}", "leave it out")
+    excluded = ("quantisation", "device_map", "adapter", "trust_remote_code") if engine == "vllm" else ("compile",)
+    for name in excluded:
+        if settings.get(name):
+            raise mistaken(f"excludes {name}", "keep one of the two")
+
+
+def check_vllm_python(python: str | None, engine: str | None) -> None:
+    """Check that vLLM's Python is named only where vLLM is chosen.
+
+    Raises
+    ------
+    PydanticCustomError
+        With the problem and the mend.
+
+    """
+    if python is not None and engine not in {None, "vllm"}:
+        raise mistaken(f"is for engine vllm, and the engine is {engine}", "leave it out, or set engine: vllm")
+
+
 def check_parameters(task: str, parameters: Mapping[str, Any]) -> None:
     """Check a queue's default parameters by its task's allow-list.
 

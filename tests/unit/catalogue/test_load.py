@@ -61,6 +61,8 @@ QUEUE_DEFAULTS: dict[str, Any] = {
     "device_map": None,
     "quantisation": None,
     "compile": False,
+    "engine": "exact",
+    "vllm_python": None,
     "adapter": None,
     "adapter_revision": None,
     "trust_remote_code": False,

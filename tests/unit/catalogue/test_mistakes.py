@@ -120,6 +120,18 @@ MODELS = [
         "excludes device, which is cuda",
         "keep one of the two",
     ),
+    (
+        "model: org/name\nrevision: 714eb0f\nengine: vllm",
+        "engine",
+        "is for text-generation, and the task is fill-mask",
+        "leave it out",
+    ),
+    (
+        "model: org/name\nrevision: 714eb0f\nvllm_python: /bin/python",
+        "vllm_python",
+        "is for engine vllm, and the engine is exact",
+        "set engine: vllm",
+    ),
 ]
 
 #: A whole file; path; problem; mend.
@@ -159,6 +171,18 @@ FILES = [
         "queues.q.revision",
         "a builtin model has no revision",
         "remove this line",
+    ),
+    (
+        "queues: {q: {task: text-generation, model: builtin:generator, engine: vllm, adapter: ./here}}",
+        "queues.q.engine",
+        "excludes adapter",
+        "keep one of the two",
+    ),
+    (
+        "queues: {q: {task: text-generation, model: builtin:generator, engine: continuous, compile: true}}",
+        "queues.q.engine",
+        "excludes compile",
+        "keep one of the two",
     ),
     ("blobs: {}\nqueues: {q: {task: echo}}", "blobs.location", "missing", "give a URL of fsspec, such as s3://bucket"),
     (

@@ -30,6 +30,7 @@ class Disturbed:
 
     def __init__(self, *disturbing: Sharing, shift: float = 0.5):
         self.sharing = Sharing.PADDED
+        self.settled = False
         self._disturbing = disturbing
         self._shift = shift
         self.batches: list[int] = []

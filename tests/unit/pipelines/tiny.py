@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 import transformers
@@ -201,6 +201,8 @@ class Settings:
     adapter: str | None = None
     adapter_revision: str | None = None
     trust_remote_code: bool = False
+    engine: Literal["exact", "continuous", "vllm"] = "exact"
+    vllm_python: str | None = None
     batch: BatchSettings = field(default_factory=BatchSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     urls: UrlSettings | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipemill_worker.measured import Measured
 from pipemill_worker.pipelines.echo import EchoRunner
-from pipemill_worker.pipelines.settings import ECHO_TASK, ModelSettings, Validate
+from pipemill_worker.pipelines.settings import ECHO_TASK, ModelSettings, Validate, changed
 from pipemill_worker.seams import PipelineRunner
 
 if TYPE_CHECKING:  # They bring numpy, which echo never needs.
@@ -46,7 +46,8 @@ def load_runner(  # noqa: PLR0913 - each is a part of the worker's that a runner
     check = _validate_by_catalogue_rules if validate is None else validate
 
     def load(own: ModelSettings, kind: Callable[..., TransformersRunner] = TransformersRunner) -> TransformersRunner:
-        pipe = load_pipeline(name, own, threads=threads)
+        # Where vLLM has the model's device, what it doesn't know is written on the CPU.
+        pipe = load_pipeline(name, changed(own, device="cpu") if own.engine == "vllm" else own, threads=threads)
         rate = getattr(pipe.feature_extractor, "sampling_rate", None)
         return kind(name, pipe, own, validate=check, media=_decoder(own, rate, references))
 

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
 
@@ -28,7 +28,7 @@ from pipemill_worker.pipelines.loading.refusal import Refusal
 from pipemill_worker.pipelines.loading.sources import model_folder
 from pipemill_worker.pipelines.memory import fits
 from pipemill_worker.pipelines.runner import TransformersRunner
-from pipemill_worker.pipelines.settings import ModelSettings
+from pipemill_worker.pipelines.settings import ModelSettings, changed
 from pipemill_worker.pipelines.warming import Canary, Checked
 
 log = logging.getLogger("pipemill.worker")
@@ -58,23 +58,9 @@ def _saved_dtype(settings: ModelSettings) -> str | None:
     return saved if isinstance(saved, str) else None
 
 
-class _AsSaved:
-    """A queue's settings, but for its choice of precision."""
-
-    dtype = "auto"
-    quantisation = None
-    compile = False
-
-    def __init__(self, settings: ModelSettings) -> None:
-        self._settings = settings
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._settings, name)
-
-
 def as_saved(settings: ModelSettings) -> ModelSettings:
-    """The same queue with its model as it was saved."""
-    return cast("ModelSettings", _AsSaved(settings))
+    """The same queue with its model as it was saved, and none but that."""
+    return changed(settings, dtype="auto", quantisation=None, compile=False, engine="exact")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,6 @@ from pipemill_worker.pipelines.staged import Plan, Stages, StagesPerThread
 from pipemill_worker.pipelines.underway import Underway, watched
 from pipemill_worker.pipelines.warming import SelfCheck, warm_up
 from pipemill_worker.pipelines.writing.account import account_of, speller_of
-from pipemill_worker.pipelines.writing.draft import continues
 from pipemill_worker.pipelines.writing.items import writer_for
 from pipemill_worker.policy.calibration import Bounds, Calibration
 from pipemill_worker.seams import JOINS, Account, Item, Prepared, Speller
@@ -106,7 +105,7 @@ class TransformersRunner:
         self._chats = has_chat_template(pipe)
         self._threads = StagesPerThread(pipe, threading.Lock())
         #: Continues prompts together; ``None`` where there are none, or their answers then differ.
-        self.writer = writer_for(pipe.model, lambda: self._threads.stages, settings.batch) if self._may_join() else None
+        self.writer = writer_for(name, settings, pipe, lambda: self._threads.stages) if self._generates else None
 
     @property
     def sharing(self) -> Sharing:
@@ -204,6 +203,11 @@ class TransformersRunner:
         """Whether this error may pass by itself, though the device goes on."""
         return faults.is_transient(error)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the queue has chosen how its items share passes, whatever that makes of answers."""
+        return self._settings.engine != "exact"
+
     def share_less(self) -> None:
         """From now on, items share by the next stricter way: packed, padded, equal shapes, not at all.
 
@@ -216,10 +220,6 @@ class TransformersRunner:
         else:
             self._packing.undo()
             self._packing = None
-
-    def _may_join(self) -> bool:
-        """Whether the model continues a text token by token from keys and values alone."""
-        return self._generates and continues(self.task, self.pipe.model.config) and not self._settings.compile
 
     def _pack(self) -> Packing:
         # A product of other sizes is rounded otherwise, which shows in coarse numbers; compiled layers stay as is.
@@ -280,6 +280,7 @@ class TransformersRunner:
             "architecture": type(model).__name__,
             "sharing": self.sharing.value,
             "writes_together": self.writer is not None,
+            "engine": self._settings.engine,
             "max_tokens": self.token_limit,
             "self_check": None if self._check is None else self._check.describe(),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, cast
 
 if TYPE_CHECKING:  # It brings numpy, which echo never needs.
     from pipemill_worker.media import MediaLimits
@@ -128,6 +128,16 @@ class ModelSettings(Protocol):
         ...
 
     @property
+    def engine(self) -> Literal["exact", "continuous", "vllm"]:
+        """What continues prompts together: our own writer, transformers' continuous batching, or vLLM."""
+        ...
+
+    @property
+    def vllm_python(self) -> str | None:
+        """The Python that has vLLM; ``None`` is the worker's own."""
+        ...
+
+    @property
     def batch(self) -> Tolerant:
         """The bounds of a batch."""
         ...
@@ -146,3 +156,16 @@ class ModelSettings(Protocol):
     def parameters(self) -> Mapping[str, Any]:
         """The parameters a job gets where it gives none."""
         ...
+
+
+class _Changed:
+    def __init__(self, settings: ModelSettings, changes: Mapping[str, Any]) -> None:
+        self._settings, self._changes = settings, changes
+
+    def __getattr__(self, name: str) -> Any:
+        return self._changes[name] if name in self._changes else getattr(self._settings, name)
+
+
+def changed(settings: ModelSettings, **changes: Any) -> ModelSettings:
+    """The same settings but for these."""
+    return cast("ModelSettings", _Changed(settings, changes))

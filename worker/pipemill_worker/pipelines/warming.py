@@ -35,6 +35,11 @@ class Checked(Protocol):
         """How items share a forward pass."""
         ...
 
+    @property
+    def settled(self) -> bool:
+        """Whether they share it so whatever that makes of answers."""
+        ...
+
     def padding(self) -> AbstractContextManager[None]:
         """Pad rows meanwhile, instead of laying them end to end."""
         ...
@@ -102,6 +107,10 @@ def warm_up(  # noqa: PLR0913 - each is a part of the check
         apart = _apart(runner, alone)
         first = apart if first is None else first
         if apart <= tolerance:
+            break
+        if runner.settled:
+            text = "queue %s: the engine that was chosen gives other answers than the pipeline, by %.2g"
+            log.warning(text, queue, apart, extra={"event": "engine_differs", "queue": queue})
             break
         was = runner.sharing
         runner.share_less()

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 import transformers
 
-from pipemill.errors import ConfigurationError
 from pipemill_worker.pipelines.loading.allocator import keep_freed_memory
 from pipemill_worker.pipelines.loading.classes import pipeline_class
 from pipemill_worker.pipelines.loading.compiling import compile_model
 from pipemill_worker.pipelines.loading.components import load_components
 from pipemill_worker.pipelines.loading.needs import check_needs
 from pipemill_worker.pipelines.loading.placing import device_of
-from pipemill_worker.pipelines.loading.refusal import Refusal, explain
+from pipemill_worker.pipelines.loading.refusal import Refusal, explain, load_error
 from pipemill_worker.pipelines.loading.sources import model_folder
 from pipemill_worker.pipelines.loading.weights import check_decision_adapter, load_model, load_vocoder
 from pipemill_worker.pipelines.own import OWN_PIPELINES
@@ -47,15 +46,10 @@ def load_pipeline(queue: str, settings: ModelSettings, *, threads: int | None = 
         if settings.compile:
             compile_model(queue, settings, pipe)
     except Refusal as refusal:
-        raise _error(queue, settings, refusal) from refusal.__cause__
+        raise load_error(queue, settings, refusal) from refusal.__cause__
     except Exception as error:  # transformers, safetensors, hub and torch raise whatever they like
-        raise _error(queue, settings, explain(error, settings)) from error
+        raise load_error(queue, settings, explain(error, settings)) from error
     return pipe
-
-
-def _error(queue: str, settings: ModelSettings, refusal: Refusal) -> ConfigurationError:
-    what = f"queue {queue!r}: can't load model {settings.model!r} for {settings.task!r}"
-    return refusal.kind(f"{what}: {refusal.cause}; {refusal.mend}")
 
 
 def _load(settings: ModelSettings) -> LoadedPipeline:

@@ -27,6 +27,12 @@ class Refusal(Exception):
         self.kind = kind
 
 
+def load_error(queue: str, settings: ModelSettings, refusal: Refusal) -> ConfigurationError:
+    """The error that names the queue, its model, the cause, and what to do."""
+    what = f"queue {queue!r}: can't load model {settings.model!r} for {settings.task!r}"
+    return refusal.kind(f"{what}: {refusal.cause}; {refusal.mend}")
+
+
 #: What the text of a foreign error says, and what to do about it; the first that matches counts.
 _MENDS: Final = (
     (r"SafetensorError", "the weights' file is damaged: download or copy it again"),

@@ -3,26 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from pipemill.errors import InvalidInput
 from pipemill_worker.pipelines.collate import Payload
-from pipemill_worker.pipelines.settings import Tolerant
+from pipemill_worker.pipelines.loading.refusal import Refusal, load_error
+from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings
 from pipemill_worker.pipelines.staged import Stages
-from pipemill_worker.pipelines.writing.draft import Draft
+from pipemill_worker.pipelines.writing.draft import Draft, continues
+from pipemill_worker.pipelines.writing.engines.continuous import Continuous
+from pipemill_worker.pipelines.writing.engines.routed import Routed
+from pipemill_worker.pipelines.writing.engines.rows import RowEngine
+from pipemill_worker.pipelines.writing.engines.vllm_engine import open_vllm
 from pipemill_worker.pipelines.writing.lean import lean
 from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.writer import Writer
 from pipemill_worker.seams import Item
 
 
-class PipelineWriter:
-    """An ``ItemWriter`` over one pipeline's model."""
+class Writes(Protocol):
+    """What continues drafts together: ``Writer``, or another engine beside it."""
 
-    def __init__(self, model: Any, stages: Callable[[], Stages], *, max_rows: int, max_tokens: int) -> None:
-        self._model = model
+    #: Prompts of one row whose tokens are told as they are written.
+    followed: set[Hashable]
+    #: And what the last step wrote there.
+    told: list[tuple[Hashable, int]]
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to write."""
+        ...
+
+    def can_ever(self, draft: Draft) -> bool:
+        """Whether a prompt fits at all."""
+        ...
+
+    def has_room(self, draft: Draft) -> bool:
+        """Whether a prompt can join now."""
+        ...
+
+    def join(self, key: Hashable, draft: Draft, generator: torch.Generator | None = None) -> None:
+        """Let a prompt take part from the next step on."""
+        ...
+
+    def leave(self, keys: Collection[Hashable]) -> None:
+        """Stop writing these."""
+        ...
+
+    def step(self) -> list[tuple[Hashable, torch.Tensor]]:
+        """One token more in each row; the prompts that have ended with it, and their tokens: [rows, tokens] each."""
+        ...
+
+
+class PipelineWriter:
+    """An ``ItemWriter`` over one pipeline's model, and over another engine that has it as well."""
+
+    def __init__(
+        self,
+        model: Any,
+        stages: Callable[[], Stages],
+        *,
+        max_rows: int,
+        max_tokens: int,
+        engine: RowEngine | None = None,
+    ) -> None:
+        self._model, self._engine = model, engine
         self._lean = lean(model, prepack(model))
         #: The calling thread's own.
         self._stages = stages
@@ -53,9 +100,10 @@ class PipelineWriter:
             return False
         if not self._writer.can_ever(draft):
             rows = draft.ids.shape[0]
+            most = max(self._max_tokens, 0 if self._engine is None else self._engine.max_tokens)
             raise InvalidInput(
                 f"{rows} answers of up to {draft.most_tokens} tokens, the prompt's included, don't fit into the"
-                f" {self._max_tokens} tokens that are kept: ask for fewer, or lower max_new_tokens"
+                f" {most} tokens that are kept: ask for fewer, or lower max_new_tokens"
             )
         return True
 
@@ -102,8 +150,12 @@ class PipelineWriter:
             outputs.update((id(item), output) for item, output in self.step())
         return [outputs[id(item)] for item in items]
 
-    def _new(self) -> Writer:
-        return Writer(self._model, max_rows=self._max_rows, max_tokens=self._max_tokens, lean=self._lean)
+    def _new(self) -> Writes:
+        ours = Writer(self._model, max_rows=self._max_rows, max_tokens=self._max_tokens, lean=self._lean)
+        if self._engine is None:
+            return ours
+        vocabulary = self._model.get_input_embeddings().num_embeddings
+        return Routed(self._engine, ours, max_rows=self._max_rows, vocabulary=vocabulary)
 
     def _draft(self, item: Item) -> Draft:
         payload = _only(item.payload)
@@ -118,11 +170,34 @@ class PipelineWriter:
         return item, [outputs] if item.payload.bundle else outputs
 
 
-def writer_for(model: Any, stages: Callable[[], Stages], batch: Tolerant) -> PipelineWriter:
-    """Within a queue's bounds of rows and memory."""
-    return PipelineWriter(
-        model, stages, max_rows=batch.max_items, max_tokens=batch.cache_bytes // bytes_per_token(model)
-    )
+def writer_for(
+    queue: str, settings: ModelSettings, pipe: LoadedPipeline, stages: Callable[[], Stages]
+) -> PipelineWriter | None:
+    """Within a queue's bounds of rows and memory; ``None`` for models that don't continue texts token by token.
+
+    Raises
+    ------
+    ModelLoadError
+        When the queue's own choice of an engine can't be had.
+
+    """
+    model, batch = pipe.model, settings.batch
+    if not (model.can_generate() and continues(settings.task, model.config)) or settings.compile:
+        if settings.engine == "exact":
+            return None
+        refusal = Refusal(f"engine {settings.engine} is for models that write on from a prompt", "remove engine")
+        raise load_error(queue, settings, refusal)
+    max_bytes = batch.cache_bytes if settings.engine == "exact" else batch.cache_bytes // 2
+    max_rows, max_tokens = batch.max_items, max_bytes // bytes_per_token(model)
+    engine: RowEngine | None = None
+    if settings.engine == "continuous":
+        engine = Continuous(model, max_rows=max_rows, max_tokens=max_tokens)
+    elif settings.engine == "vllm":
+        try:
+            engine = open_vllm(settings, max_rows=max_rows, cache_bytes=max_bytes)
+        except Refusal as refusal:
+            raise load_error(queue, settings, refusal) from refusal.__cause__
+    return PipelineWriter(model, stages, max_rows=max_rows, max_tokens=max_tokens, engine=engine)
 
 
 def bytes_per_token(model: Any) -> int:
