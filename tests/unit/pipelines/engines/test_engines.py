@@ -295,7 +295,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vllm]:
     """The process of vLLM, with what stands in for it."""
     monkeypatch.setenv("PYTHONPATH", str(STAND_IN))
     settings = queue(engine="vllm", vllm_python=sys.executable)
-    engine = vllm_engine.open_vllm(settings, max_rows=32, cache_bytes=1 << 24)
+    engine = vllm_engine.open_vllm(settings, torch.float32, max_rows=32, cache_bytes=1 << 24)
     yield engine
     engine.close()
 
@@ -365,17 +365,17 @@ def test_a_queue_with_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not VLLM_PYTHON.is_file(), reason="vLLM isn't installed here: scripts/bootstrap-generation does it")
 def test_the_real_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prompts of all ways through vLLM itself: greedy answers are the direct call's, where no two tokens nearly tie."""
+    """Prompts of all ways through vLLM itself: greedy answers are the direct call's."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
     settings = queue(engine="vllm", vllm_python=str(VLLM_PYTHON))
-    engine = vllm_engine.open_vllm(settings, max_rows=32, cache_bytes=1 << 26)
+    engine = vllm_engine.open_vllm(settings, torch.float32, max_rows=32, cache_bytes=1 << 26)
     try:
         jobs = greedy(24)
         writer = writer_over(engine)
         prepared, items = zip(*(item_of(*job) for job in jobs), strict=True)
         outputs = written(writer, items, 3)
         answers = [runner().finish(each, [outputs[n]]) for n, each in enumerate(prepared)]
-        assert sum(answer == direct(*job) for answer, job in zip(answers, jobs, strict=True)) >= 22
+        assert answers == [direct(*job) for job in jobs]
         sampled = [("the food", {"max_new_tokens": 9, "do_sample": True, "seed": 3, "num_return_sequences": 3})] * 2
         prepared, items = zip(*(item_of(*job) for job in sampled), strict=True)
         outputs = written(writer, items, 1)

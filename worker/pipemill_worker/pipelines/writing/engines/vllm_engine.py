@@ -26,7 +26,7 @@ log = logging.getLogger("pipemill.worker")
 
 #: What runs there; it needs nothing of pipemill.
 PROGRAM: Final = Path(__file__).with_name("vllm_process.py")
-#: Seconds until a process that failed is begun anew.
+#: Seconds between the beginnings of two processes, at least.
 AGAIN_SECONDS: Final = 15.0
 _MEND: Final = "see docs/batching.md, Other engines: vllm_python names the Python that has vLLM"
 _MAX_CAUSE_CHARACTERS: Final = 400
@@ -42,10 +42,10 @@ class Vllm:
         self._again = 0.0
         self._process: subprocess.Popen[str] | None = None
         self._said: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._begin()
+        self._running = False
 
-    def wait(self) -> None:
-        """Wait until it is ready.
+    def start(self) -> None:
+        """Begin, and wait until it is ready.
 
         Raises
         ------
@@ -53,7 +53,8 @@ class Vllm:
             When it can't be begun.
 
         """
-        while not self._max_tokens:
+        self._begin()
+        while not self._running:
             self._note_ready(self._hear(wait=True))
 
     @property
@@ -117,7 +118,8 @@ class Vllm:
                     pipe.close()
 
     def _begin(self) -> None:
-        self._running, self._said = False, queue.SimpleQueue()
+        self._said = queue.SimpleQueue()
+        self._again = time.monotonic() + AGAIN_SECONDS
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the catalogue's own Python, and our own program
                 self._command,
@@ -159,7 +161,8 @@ class Vllm:
     def _fail(self, why: str) -> None:
         self.close()
         self._names.clear()
-        self._again = time.monotonic() + AGAIN_SECONDS
+        if time.monotonic() >= self._again:
+            self._begin()
         raise EngineFailedError(why)
 
 
@@ -172,8 +175,8 @@ def _listen(process: Any, said: queue.SimpleQueue[dict[str, Any] | None]) -> Non
     said.put(None)
 
 
-def open_vllm(settings: ModelSettings, *, max_rows: int, cache_bytes: int) -> Vllm:
-    """Begin vLLM on a queue's model, and wait until it is ready.
+def open_vllm(settings: ModelSettings, dtype: torch.dtype, *, max_rows: int, cache_bytes: int) -> Vllm:
+    """Begin vLLM on a queue's model, in that number format, and wait until it is ready.
 
     Raises
     ------
@@ -183,7 +186,7 @@ def open_vllm(settings: ModelSettings, *, max_rows: int, cache_bytes: int) -> Vl
     """
     options = {
         "model": str(model_folder(settings)),
-        "dtype": settings.dtype,
+        "dtype": str(dtype).removeprefix("torch."),  # Its own "auto" makes half of what is whole.
         "skip_tokenizer_init": True,
         "generation_config": "vllm",  # A job's own settings are all there are.
         "max_num_seqs": max_rows,
@@ -191,10 +194,11 @@ def open_vllm(settings: ModelSettings, *, max_rows: int, cache_bytes: int) -> Vl
         "disable_log_stats": True,
     }
     python = settings.vllm_python or sys.executable
+    engine = Vllm([python, "-u", str(PROGRAM), json.dumps(options)], _environment(settings.device))
     try:
-        engine = Vllm([python, "-u", str(PROGRAM), json.dumps(options)], _environment(settings.device))
-        engine.wait()
+        engine.start()
     except EngineFailedError as error:
+        engine.close()
         raise Refusal(f"vLLM doesn't begin ({shorten(error, _MAX_CAUSE_CHARACTERS)})", _MEND) from error
     return engine
 

@@ -15,7 +15,7 @@ import os
 import queue
 import sys
 import threading
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 #: The engine in this process, and no word of who uses it to anyone.
 _SETTINGS = {
@@ -32,6 +32,8 @@ def main() -> None:
     os.dup2(2, 1)  # What vLLM prints is no answer.
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    asked: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(asked,), daemon=True).start()
     del sys.path[0]  # Our neighbours here are nobody's modules there.
     try:
         library: Any = importlib.import_module("vllm")
@@ -40,25 +42,20 @@ def main() -> None:
         _say(answers, {"failed": f"{type(error).__name__}: {error}"})
         raise
     _say(answers, {"ready": engine.model_config.max_model_len})
-    asked: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(asked,), daemon=True).start()
     _serve(library, engine, asked, answers)
 
 
-def _read(asked: queue.SimpleQueue[str | None]) -> None:
+def _read(asked: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         asked.put(line)
-    asked.put(None)
+    os._exit(0)  # Whatever is being loaded or written, nobody waits for it.
 
 
-def _serve(library: Any, engine: Any, asked: queue.SimpleQueue[str | None], answers: TextIO) -> None:
+def _serve(library: Any, engine: Any, asked: queue.SimpleQueue[str], answers: TextIO) -> NoReturn:
     while True:
         news: list[list[Any]] = []
         while not asked.empty() or not (news or engine.has_unfinished_requests()):
-            line = asked.get()
-            if line is None:
-                return
-            news += _heed(library, engine, json.loads(line))
+            news += _heed(library, engine, json.loads(asked.get()))
         for output in engine.step() if engine.has_unfinished_requests() else ():
             news.append([output.request_id, list(output.outputs[0].token_ids), output.finished, ""])
         if news:
