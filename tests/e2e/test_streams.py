@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,12 +43,12 @@ def read(events: Sequence[StreamEvent]) -> str:
 
 
 class Follower:
-    """Follows many jobs at once, from another thread."""
+    """Follows many jobs at once, from another thread, each behind an event if one is given for it."""
 
-    def __init__(self, url: str, job_ids: Sequence[str]):
+    def __init__(self, url: str, job_ids: Sequence[str], after: Mapping[str, str] | None = None):
         self.events: dict[str, list[StreamEvent]] = {job_id: [] for job_id in job_ids}
         self.errors: dict[str, PipemillError] = {}
-        self._url = url
+        self._url, self._after = url, after or {}
         self._thread = threading.Thread(target=lambda: asyncio.run(self._follow_all()))
         self._thread.start()
 
@@ -58,7 +58,7 @@ class Follower:
 
     async def _follow(self, client: AsyncClient, job_id: str) -> None:
         try:
-            async for event in client.follow(job_id, timeout=300):
+            async for event in client.follow(job_id, after=self._after.get(job_id), timeout=300):
                 self.events[job_id].append(event)
         except PipemillError as error:
             self.errors[job_id] = error

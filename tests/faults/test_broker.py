@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from pipemill import Client
-from pipemill.errors import BrokerRefused, QueueFull
+from pipemill.errors import BrokerError, BrokerRefused, QueueFull
 from tests.e2e.rig import SLOW_ECHO, Serve, report_on
+from tests.e2e.test_streams import GENERATOR, Follower, asked, frozen_while_it_tells, read
 from tests.faults.durable import DurableBroker
 from tests.faults.echo import COUNT, assert_balanced, caught_at_work, submit
 from tests.faults.watch import Watcher
+from tests.unit.pipelines.test_streams import answered
 
 
 def test_a_broker_that_stands_still(serve: Serve, durable: DurableBroker) -> None:
@@ -69,3 +71,27 @@ def test_a_broker_without_memory(serve: Serve, durable: DurableBroker) -> None:
         assert worker.stop() == 0
     expected[again.id] = "again"
     assert_balanced(watcher, durable.url, expected)
+
+
+def test_streams_go_on_behind_a_restart(serve: Serve, durable: DurableBroker) -> None:
+    """A broker killed in the middle of thirty streams: who follows on from the last event has every text whole."""
+    serve.broker = durable.url
+    worker, jobs = serve(GENERATOR), asked(30)
+    with Client(durable.url) as client:
+        ids = [client.submit("generator", *job, stream=True).id for job in jobs]
+    first = Follower(durable.url, ids)
+    with frozen_while_it_tells(worker, first):
+        durable.restart()
+        first.wait()
+        worker.thaw()
+    assert first.errors.keys() == set(ids)
+    assert all(isinstance(error, BrokerError) for error in first.errors.values())
+    second = Follower(durable.url, ids, {job_id: events[-1].id for job_id, events in first.events.items() if events})
+    second.wait()
+    assert second.errors == {}
+    for job, job_id in zip(jobs, ids, strict=True):
+        events = first.events[job_id] + second.events[job_id]
+        assert read(events) == answered(*job)
+        assert [event.ended for event in events] == [False] * (len(events) - 1) + [True]
+        assert not events[-1].restarted
+    assert worker.stop() == 0
