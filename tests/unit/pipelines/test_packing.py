@@ -189,6 +189,16 @@ def attended(model: Any) -> list[tuple[int, ...]]:
     return seen
 
 
+def queries(model: Any) -> list[tuple[int, ...]]:
+    """From which rows and tokens the last layer of each pass looks, where its stack says what makes its queries."""
+    seen: list[tuple[int, ...]] = []
+    stack = STACKS[model.config.model_type]
+    if stack.query:
+        last = model.base_model.get_submodule(stack.layers).layer[-1].get_submodule(stack.query)
+        last.register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape[:2])))
+    return seen
+
+
 def logits(model: Any, inputs: dict[str, torch.Tensor], **asked: bool) -> torch.Tensor:
     """The scores of each row."""
     with torch.inference_mode():
@@ -200,13 +210,15 @@ def logits(model: Any, inputs: dict[str, torch.Tensor], **asked: bool) -> torch.
 def test_a_classification_finishes_first_tokens_only(model_type: str) -> None:
     """The last layer ends with each row's first token; scores are those of the model as it was, together and alone."""
     model = tiny_pipeline("text-classification", model_type, wordpiece_tokenizer()).model
-    batches = [batch(), batch((5, 5)), batch((6,))]
+    wide = {name: torch.nn.functional.pad(value, (0, 3)) for name, value in batch((4, 6)).items()}
+    batches = [batch(), batch((5, 5)), batch((6,)), wide]
     expected = [logits(model, inputs) for inputs in batches]
     Packing(model)
-    seen = attended(model)
+    seen, looked = attended(model), queries(model)
     for inputs, scores in zip(batches, expected, strict=True):
         assert (logits(model, inputs) - scores).abs().max() < 1e-5
-    assert seen == [(1, len(LENGTHS)), (2, 1), (1, 1)]
+    assert seen == [(1, len(LENGTHS)), (2, 1), (1, 1), (2, 1)]
+    assert looked == (seen if STACKS[model_type].query else [])
 
 
 def test_first_tokens_are_found_behind_padding_on_the_left() -> None:

@@ -11,6 +11,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from pipemill_worker.pipelines.packing import attention
+from pipemill_worker.pipelines.packing.firsts import hook_last
 from pipemill_worker.pipelines.packing.rows import current, rows_to_pack
 from pipemill_worker.pipelines.packing.stacks import STACKS
 from pipemill_worker.pipelines.settings import LoadedPipeline
@@ -53,9 +54,9 @@ class Packing:
         base = model.base_model
         stack = STACKS[model.config.model_type]
         first, last = stack.ends(base)
-        attended = None if every_token else stack.last_attended(model)
+        reading = None if every_token else stack.last_read(model)
         self._hooks = [
-            base.register_forward_pre_hook(partial(_begin, first_only=attended is not None), with_kwargs=True),
+            base.register_forward_pre_hook(partial(_begin, first_only=reading is not None), with_kwargs=True),
             first.register_forward_pre_hook(_pack, with_kwargs=True),
             last.register_forward_hook(_unpack),
             base.register_forward_hook(_end, always_call=True),
@@ -63,8 +64,8 @@ class Packing:
         rotary = getattr(base, stack.rotary, None) if stack.rotary else None
         if rotary is not None:
             self._hooks.append(rotary.register_forward_hook(_pack_positions))
-        if attended is not None:
-            self._hooks.append(attended.register_forward_hook(_keep_first))
+        if reading is not None:
+            self._hooks += hook_last(reading, stack)
         self._restore_attention = (stack.adapt or _replace_attention)(model)
 
     def undo(self) -> None:
@@ -91,7 +92,7 @@ def _begin(base: Any, _: Any, named: Mapping[str, Any], *, first_only: bool) -> 
 
 
 def _end(*_: Any) -> None:
-    current.rows = None
+    current.rows = current.looking = None
     current.first_only = False
 
 
@@ -108,14 +109,6 @@ def _pack(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tu
 def _pack_positions(_: Any, __: Any, tables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     rows = current.rows
     return tables if rows is None else tuple(rows.pack_positions(table) for table in tables)
-
-
-def _keep_first(_: Any, __: Any, hidden_states: torch.Tensor) -> torch.Tensor:
-    """Each row's first token: ``[rows, 1, size]``, or packed ``[1, rows, size]``."""
-    if not current.first_only:
-        return hidden_states
-    rows = current.rows
-    return hidden_states[:, :1] if rows is None else hidden_states.index_select(1, rows.firsts)
 
 
 def _unpack(_: Any, __: Any, outputs: Any) -> Any:

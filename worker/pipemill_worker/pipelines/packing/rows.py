@@ -28,6 +28,8 @@ class Rows:
     bounds: torch.Tensor
     #: Where the first token of each row of the batch is packed.
     firsts: torch.Tensor
+    #: How many rows there are of each length, as they are packed, and that length.
+    counts: list[tuple[int, int]]
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
         """``[rows, columns, …]`` to ``[1, tokens, …]``."""
@@ -39,12 +41,16 @@ class Rows:
         places = self.places % self.columns if one_for_all else self.places
         return table.flatten(0, 1).index_select(0, places).unsqueeze(0)
 
+    @property
+    def begins(self) -> torch.Tensor:
+        """Where each row begins among the packed tokens, in the order in which they are packed."""
+        return self.bounds[:-1]
+
     def runs(self, packed: torch.Tensor) -> Iterator[torch.Tensor]:
         """Rows of one length together: ``[heads, tokens, size]`` to ``[rows, heads, length, size]`` of each length."""
         heads, _, size = packed.shape
         start = 0
-        for length, run in groupby(self.lengths):
-            count = sum(1 for _ in run)
+        for count, length in self.counts:
             end = start + count * length
             yield packed[:, start:end].view(heads, count, length, size).transpose(0, 1)
             start = end
@@ -79,6 +85,7 @@ def rows_to_pack(mask: Any) -> Rows | None:
         places=order[rows] * columns + places,
         bounds=bounds,
         firsts=bounds[:-1].index_select(0, order.argsort()),
+        counts=[(len(list(run)), length) for length, run in groupby(lengths)],
     )
 
 
@@ -89,6 +96,8 @@ class _Pass(threading.local):
     rows: Rows | None = None
     #: Whether of the last layer's output only each row's first token is read.
     first_only: bool = False
+    #: While that layer looks from first tokens only: rows and places of what it looks at.
+    looking: tuple[int, int] | None = None
 
 
 #: The attention is a function that only transformers calls, so what it needs to know lies here.

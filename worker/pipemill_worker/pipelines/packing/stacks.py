@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -26,18 +26,21 @@ class Stack:
     adapt: Callable[[Any], Callable[[], None]] | None = None
     #: The module of a layer whose output is all that the rest of the layer sees of a token; "" where there is none.
     attended: str = ""
+    #: The module that makes queries for transformers' attention interface, if what it finds goes, with what the layer
+    #: was given, straight into the one above; "" where it is otherwise.
+    query: str = ""
 
     def ends(self, base: nn.Module) -> tuple[nn.Module, nn.Module]:
         """The module whose input is to be packed, and the one whose output is to be unpacked."""
         layers = base.get_submodule(self.layers)
         return (layers[0], layers[-1]) if isinstance(layers, nn.ModuleList) else (layers, layers)
 
-    def last_attended(self, model: Any) -> nn.Module | None:
-        """The module behind which the last layer needs each row's first token only; ``None`` if all are read."""
+    def last_read(self, model: Any) -> nn.Module | None:
+        """The last layer, if of its output each row's first token only is read; ``None`` if all are."""
         if not self.attended or not type(model).__name__.endswith(_FIRST_READERS):
             return None
         last: nn.Module = model.base_model.get_submodule(self.layers).layer[-1]
-        return last.get_submodule(self.attended)
+        return last
 
 
 #: How the classes of models are called whose heads look at a row's first token, in the architectures that say how a
@@ -45,7 +48,7 @@ class Stack:
 _FIRST_READERS: Final = "ForSequenceClassification"
 
 _ADDED: Final = Stack(layers="encoder")
-_BERT: Final = Stack(layers="encoder", attended="attention.output")
+_BERT: Final = Stack(layers="encoder", attended="attention.output", query="attention.self.query")
 _ROTATED: Final = Stack(layers="layers", rotary="rotary_emb")
 
 #: By model type. All see both sides, and no layer looks at a neighbour but by attention.
@@ -58,7 +61,7 @@ STACKS: Final[Mapping[str, Stack]] = MappingProxyType(
         "distilbert": Stack(layers="transformer", attended="sa_layer_norm"),
         "electra": _BERT,
         "ernie": _BERT,
-        "esm": Stack(layers="encoder", rotary="rotary_embeddings", attended="attention.output"),
+        "esm": replace(_BERT, rotary="rotary_embeddings"),
         "eurobert": _ROTATED,
         "gte": _ROTATED,
         "jina_embeddings_v3": _ROTATED,
