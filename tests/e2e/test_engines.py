@@ -32,7 +32,7 @@ def serve_by(serve: Serve, engine: str) -> Process:
 def test_mixed_jobs_are_answered_as_alone(serve: Serve, client: Client, engine: str) -> None:
     """What the engine knows and what it doesn't, mixed: each is its own direct call's; then the worker ends well."""
     worker = serve_by(serve, engine)
-    jobs = [(text, given) for text, given in prompts(80) if "seed" not in given] + asked(10)
+    jobs = [(text, given) for text, given in prompts(44) if "seed" not in given] + asked(5)
     sent = [client.submit("generator", *job) for job in jobs]
     for job, result in zip(jobs, client.results(sent, timeout=300), strict=True):
         assert result.get() == direct(*job)
@@ -44,7 +44,7 @@ def test_mixed_jobs_are_answered_as_alone(serve: Serve, client: Client, engine: 
 
 def test_streams_outlive_their_worker(serve: Serve, client: Client) -> None:
     """The promises of the queue are the same: after kill -9 every stream begins anew, and ends complete and right."""
-    worker, jobs = serve_by(serve, ENGINES[1]), asked(30)
+    worker, jobs = serve_by(serve, ENGINES[1]), asked(22)
     follower = Follower(serve.broker, [client.submit("generator", *job, stream=True).id for job in jobs])
     with frozen_while_it_tells(worker, follower):
         worker.kill()

@@ -219,7 +219,7 @@ def test_a_tenants_only_job_is_taken_though_there_is_no_room() -> None:
     mine = rig.lane()
     rig.runner.go.clear()
     with rig.running(mine):
-        flood = rig.put(*(f"f{n:03}" for n in range(200)), tenant="flood")
+        flood = rig.put(*(f"f{n:03}" for n in range(150)), tenant="flood")
         until(lambda: len(mine.held) == len(flood), "the flood is in hand")
         first = rig.put("first", tenant="light")
         until(lambda: any(each.work.tenant == "light" for each in mine.pool), "the light tenant's first job is ready")
@@ -227,7 +227,7 @@ def test_a_tenants_only_job_is_taken_though_there_is_no_room() -> None:
         until(lambda: mine.shared, "it was seen")
         rig.runner.go.clear()
         rig.put(*(f"g{n:03}" for n in range(600)), tenant="flood")
-        until(lambda: mine.room() == 0, "there is no room")
+        until(lambda: mine.room() < max(mine.window() // 4, 1), "there is no room for which it would be taken")
         (second,) = rig.put("second", tenant="light")
         until(lambda: second in {each.job.id for each in mine.held.values()}, "the job is in hand")
         rig.runner.go.set()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -264,22 +265,26 @@ def test_continuous_batching_writes_the_same() -> None:
         engine.close()
 
 
-def test_continuous_batching_begins_again() -> None:
+def test_continuous_batching_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """When its thread ends in the middle, nothing is lost, and the next prompts are its own again."""
     engine = Continuous(fresh_model(), max_rows=32, max_tokens=4_096)
-    model, failing = engine._model, iter([False, False, True])
+    model, failing, begin, begun = engine._model, iter([False, False, True]), engine._begin, list[int]()
 
     def fail(*_: Any) -> None:
         if next(failing, False):
             raise RuntimeError("a kernel of its own")
 
+    def begin_again() -> None:
+        begun.append(1)
+        begin()
+
+    monkeypatch.setattr(engine, "_begin", begin_again)
     try:
         with model.register_forward_pre_hook(fail):
             check(writer_over(engine), greedy(9))
         assert next(failing, None) is None
-        begun = engine._manager
         check(writer_over(engine), greedy(9))
-        assert engine._manager is not begun
+        assert len(begun) == 2
     finally:
         engine.close()
 
@@ -290,12 +295,18 @@ def fresh_model() -> Any:
     return made.model
 
 
+def opened(settings: QueueSettings) -> Vllm:
+    """The process of vLLM, on the demo's generator: memory for 16,384 tokens."""
+    model = runner().pipe.model
+    return vllm_engine.open_vllm(settings, model, max_rows=32, cache_bytes=1 << 25, max_tokens=1 << 14)
+
+
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vllm]:
     """The process of vLLM, with what stands in for it."""
     monkeypatch.setenv("PYTHONPATH", str(STAND_IN))
     settings = queue(engine="vllm", vllm_python=sys.executable)
-    engine = vllm_engine.open_vllm(settings, torch.float32, max_rows=32, cache_bytes=1 << 24)
+    engine = opened(settings)
     yield engine
     engine.close()
 
@@ -342,12 +353,19 @@ def test_vllm_that_isnt_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_vllm_knows_no_secret_and_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process has none of the worker's own variables, and sees the GPU that the queue names."""
     monkeypatch.setenv("PIPEMILL_BROKER", "redis://:secret@host")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    assert "PIPEMILL_BROKER" not in vllm_engine._environment("auto")
+    assert not {"PIPEMILL_BROKER", "HF_TOKEN"} & vllm_engine._environment("auto").keys()
     assert vllm_engine._environment("auto")["CUDA_VISIBLE_DEVICES"] == "4,6"
     assert vllm_engine._environment("cuda:1")["CUDA_VISIBLE_DEVICES"] == "6"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert vllm_engine._environment("cuda:1")["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+@pytest.mark.parametrize(("places", "held", "expected"), [(256, 1_000, 256), (131_072, 5_000, 4_864), (None, 100, 1)])
+def test_vllm_is_asked_for_no_longer_texts_than_it_has_memory_for(places: int | None, held: int, expected: int) -> None:
+    """It would refuse to begin with a model of 131,072 places and memory for fewer."""
+    assert vllm_engine._longest(SimpleNamespace(max_position_embeddings=places), held) == expected
 
 
 def test_a_queue_with_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,7 +386,7 @@ def test_the_real_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts of all ways through vLLM itself: greedy answers are the direct call's."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
     settings = queue(engine="vllm", vllm_python=str(VLLM_PYTHON))
-    engine = vllm_engine.open_vllm(settings, torch.float32, max_rows=32, cache_bytes=1 << 26)
+    engine = opened(settings)
     try:
         jobs = greedy(24)
         writer = writer_over(engine)

@@ -194,7 +194,7 @@ def writer_for(
         engine = Continuous(model, max_rows=max_rows, max_tokens=max_tokens)
     elif settings.engine == "vllm":
         try:
-            engine = open_vllm(settings, model.dtype, max_rows=max_rows, cache_bytes=max_bytes)
+            engine = open_vllm(settings, model, max_rows=max_rows, cache_bytes=max_bytes, max_tokens=max_tokens)
         except Refusal as refusal:
             raise load_error(queue, settings, refusal) from refusal.__cause__
     return PipelineWriter(model, stages, max_rows=max_rows, max_tokens=max_tokens, engine=engine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Final
@@ -19,6 +19,8 @@ from pipemill_worker.pipelines.writing.writer import Writer
 
 log = logging.getLogger("pipemill.worker")
 
+#: Rows are called by numbers that never come again: what is still told of one that was dropped is nobody else's.
+_NAMES: Final = map(str, count())
 #: Seconds between two looks at an engine that all that is to be written waits for.
 _LOOK_SECONDS: Final = 0.05
 
@@ -34,7 +36,7 @@ class _Text:
         #: Whether there is more that ends it than the engine knows.
         self._own_ends = not kinds <= {EosTokenCriteria, MaxLengthCriteria}
 
-    def rows(self, names: Iterator[str]) -> list[Row]:
+    def rows(self) -> list[Row]:
         """As the engine is given them."""
         draft, seed = self.draft, None if self.generator is None else self.generator.initial_seed()
         choice = choice_of(draft, seed) or {}
@@ -50,7 +52,11 @@ class _Text:
             choice if "seed" not in choice else {**choice, "seed": choice["seed"] + row}
             for row in range(len(self.over))
         ]
-        return [replace(first, name=next(names), choice=each) for each in seeds]
+        return [replace(first, name=next(_NAMES), choice=each) for each in seeds]
+
+    def anew(self) -> _Text:
+        """The same, of which nothing is written."""
+        return _Text(self.key, self.draft, self.generator)
 
     def take(self, row: int, news: News) -> Sequence[int]:
         """Note what was written; as much of it as belongs to the text."""
@@ -83,7 +89,6 @@ class Routed:
         self._engine, self._ours = engine, ours
         engine.clear()  # What was written for another is nobody's.
         self._max_rows, self._vocabulary = max_rows, vocabulary
-        self._names = map(str, count())
         self._texts: dict[Hashable, _Text] = {}
         self._rows: dict[str, tuple[_Text, int]] = {}
         #: Texts that the engine failed in, to be written from their beginnings.
@@ -150,7 +155,7 @@ class Routed:
         return draft.most_tokens <= self._engine.max_tokens and int(draft.ids.max()) < self._vocabulary
 
     def _add(self, text: _Text) -> None:
-        rows = text.rows(self._names)
+        rows = text.rows()
         self._texts[text.key] = text
         self._rows.update((row.name, (text, index)) for index, row in enumerate(rows))
         try:
@@ -172,7 +177,7 @@ class Routed:
                 self._drop([text])
                 if not self._ours.can_ever(text.draft):
                     raise EngineFailedError(f"it refuses a prompt: {why}")
-                self._displaced.append(text)
+                self._displaced.append(text.anew())
                 continue
             tokens = text.take(row, each)
             if text.key in self.followed:
@@ -198,7 +203,7 @@ class Routed:
         """What the engine was writing is written anew, with what it told so far void."""
         text = "the engine that writes failed (%s): %d texts begin anew"
         log.warning(text, shorten(error), len(self._texts), extra={"event": "engine_failed"})
-        self._displaced += [_Text(each.key, each.draft, each.generator) for each in self._texts.values()]
+        self._displaced += [each.anew() for each in self._texts.values()]
         self._texts.clear()
         self._rows.clear()
         self.followed.difference_update(each.key for each in self._displaced)

@@ -28,6 +28,8 @@ log = logging.getLogger("pipemill.worker")
 PROGRAM: Final = Path(__file__).with_name("vllm_process.py")
 #: Seconds between the beginnings of two processes, at least.
 AGAIN_SECONDS: Final = 15.0
+#: Its memory is in blocks, whose size depends on the device: this is a multiple of them.
+_BLOCK_TOKENS: Final = 256
 _MEND: Final = "see docs/batching.md, Other engines: vllm_python names the Python that has vLLM"
 _MAX_CAUSE_CHARACTERS: Final = 400
 
@@ -175,8 +177,10 @@ def _listen(process: Any, said: queue.SimpleQueue[dict[str, Any] | None]) -> Non
     said.put(None)
 
 
-def open_vllm(settings: ModelSettings, dtype: torch.dtype, *, max_rows: int, cache_bytes: int) -> Vllm:
-    """Begin vLLM on a queue's model, in that number format, and wait until it is ready.
+def open_vllm(settings: ModelSettings, model: Any, *, max_rows: int, cache_bytes: int, max_tokens: int) -> Vllm:
+    """Begin vLLM on a queue's model, in the number format in which it is loaded here, and wait until it is ready.
+
+    ``cache_bytes`` hold the keys and values of ``max_tokens``.
 
     Raises
     ------
@@ -186,7 +190,8 @@ def open_vllm(settings: ModelSettings, dtype: torch.dtype, *, max_rows: int, cac
     """
     options = {
         "model": str(model_folder(settings)),
-        "dtype": str(dtype).removeprefix("torch."),  # Its own "auto" makes half of what is whole.
+        "dtype": str(model.dtype).removeprefix("torch."),  # Its own "auto" makes half of what is whole.
+        "max_model_len": _longest(model.config.get_text_config(decoder=True), max_tokens),
         "skip_tokenizer_init": True,
         "generation_config": "vllm",  # A job's own settings are all there are.
         "max_num_seqs": max_rows,
@@ -203,9 +208,17 @@ def open_vllm(settings: ModelSettings, dtype: torch.dtype, *, max_rows: int, cac
     return engine
 
 
+def _longest(config: Any, max_tokens: int) -> int:
+    """The most tokens of a text: as many as the model knows places for, and as whole blocks of its memory hold."""
+    held = max(max_tokens // _BLOCK_TOKENS * _BLOCK_TOKENS, 1)
+    return min(held, getattr(config, "max_position_embeddings", None) or held)
+
+
 def _environment(device: str) -> dict[str, str]:
     """The worker's, without its own secrets; with the GPU that the queue names, and no more threads than the worker."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PIPEMILL_")}
+    secret = ("PIPEMILL_", "HF_TOKEN")
+    own = {name: value for name, value in os.environ.items() if not name.startswith(secret)}
+    own |= {"HF_HUB_OFFLINE": "1"}  # All that it reads is in the model's folder.
     own.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     if device.startswith("cuda:"):
         number, visible = int(device.partition(":")[2]), own.get("CUDA_VISIBLE_DEVICES", "").split(",")

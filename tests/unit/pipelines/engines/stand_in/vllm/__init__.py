@@ -54,6 +54,7 @@ class EngineArgs:
 
     model: str
     dtype: str
+    max_model_len: int
     skip_tokenizer_init: bool
     generation_config: str
     max_num_seqs: int
@@ -67,7 +68,7 @@ class LLMEngine:
     def __init__(self, arguments: EngineArgs) -> None:
         model: Any = AutoModelForCausalLM
         self._model = model.from_pretrained(arguments.model).eval()
-        self.model_config = SimpleNamespace(max_model_len=self._model.config.max_position_embeddings)
+        self.model_config = SimpleNamespace(max_model_len=arguments.max_model_len)
         self._rows: dict[str, tuple[list[int], list[int], SamplingParams]] = {}
 
     @classmethod
