@@ -220,6 +220,6 @@ def test_a_fleet_replaces_a_stuck_process(serve: Serve, client: Client, broker: 
     assert (one.get(), two.get()) == ("one", "two")
     with pytest.raises(errors.DeliveryLimitReached):
         poison.get()
-    assert fleet.output().count("died with code 70") == 2
+    fleet.until(lambda: fleet.output().count("died with code 70") == 2, "the supervisor has seen both ends")
     assert fleet.stop() == 0
     assert leased_messages(broker) == 0
