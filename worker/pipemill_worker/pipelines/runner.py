@@ -105,7 +105,7 @@ class TransformersRunner:
         self._chats = has_chat_template(pipe)
         self._threads = StagesPerThread(pipe, threading.Lock())
         #: Continues prompts together; ``None`` where there are none, or their answers then differ.
-        self.writer = writer_for(name, settings, pipe, lambda: self._threads.stages) if self._generates else None
+        self.writer = writer_for(name, settings, pipe, lambda: self._threads.stages)
 
     @property
     def sharing(self) -> Sharing:

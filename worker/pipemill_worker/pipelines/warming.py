@@ -109,7 +109,7 @@ def warm_up(  # noqa: PLR0913 - each is a part of the check
         if apart <= tolerance:
             break
         if runner.settled:
-            text = "queue %s: the engine that was chosen gives other answers than the pipeline, by %.2g"
+            text = "queue %s: the writing engine that was chosen gives other answers than the pipeline, by %.2g"
             log.warning(text, queue, apart, extra={"event": "engine_differs", "queue": queue})
             break
         was = runner.sharing

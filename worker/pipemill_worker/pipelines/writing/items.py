@@ -182,7 +182,7 @@ def writer_for(
 
     """
     model, batch = pipe.model, settings.batch
-    if not (model.can_generate() and continues(settings.task, model.config)) or settings.compile:
+    if not (continues(settings.task, model.config) and model.can_generate()) or settings.compile:
         if settings.engine == "exact":
             return None
         refusal = Refusal(f"engine {settings.engine} is for models that write on from a prompt", "remove engine")

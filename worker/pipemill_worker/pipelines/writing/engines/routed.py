@@ -172,7 +172,9 @@ class Routed:
             if each.refused:
                 why = shorten(each.refused)
                 log.warning(
-                    "the engine refuses a prompt: %s; it is written without", why, extra={"event": "engine_refused"}
+                    "the writing engine refuses a prompt: %s; it is written without",
+                    why,
+                    extra={"event": "engine_refused"},
                 )
                 self._drop([text])
                 if not self._ours.can_ever(text.draft):
@@ -201,7 +203,7 @@ class Routed:
 
     def _displace(self, error: EngineFailedError) -> None:
         """What the engine was writing is written anew, with what it told so far void."""
-        text = "the engine that writes failed (%s): %d texts begin anew"
+        text = "the writing engine failed (%s): %d texts begin anew"
         log.warning(text, shorten(error), len(self._texts), extra={"event": "engine_failed"})
         self._displaced += [each.anew() for each in self._texts.values()]
         self._texts.clear()

@@ -216,7 +216,7 @@ def _longest(config: Any, max_tokens: int) -> int:
 
 def _environment(device: str) -> dict[str, str]:
     """The worker's, without its own secrets; with the GPU that the queue names, and no more threads than the worker."""
-    secret = ("PIPEMILL_", "HF_TOKEN")
+    secret = ("PIPEMILL_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
     own = {name: value for name, value in os.environ.items() if not name.startswith(secret)}
     own |= {"HF_HUB_OFFLINE": "1"}  # All that it reads is in the model's folder.
     own.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
