@@ -12,7 +12,8 @@ import transformers
 from pipemill_worker.pipelines.writing.draft import Draft, Drafter
 from pipemill_worker.pipelines.writing.lean import Lean, lean
 from pipemill_worker.pipelines.writing.prepacked import prepack
-from pipemill_worker.pipelines.writing.writer import Writer, read_end_to_end
+from pipemill_worker.pipelines.writing.reading import read_end_to_end
+from pipemill_worker.pipelines.writing.writer import Writer
 
 #: Wide weights, so that greedy choices are no near ties.
 SIZES: dict[str, Any] = {
@@ -149,17 +150,16 @@ def test_a_model_that_lacks_a_part_keeps_its_own_step(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize(
-    ("shapes", "most", "chosen"),
+    ("lengths", "most", "chosen"),
     [
-        ([(1, 10)], 256, [0]),
-        ([(1, 300), (1, 5)], 256, [0]),
-        ([(0, 10), (1, 5)], 256, [0]),
-        ([(3, 10), (1, 5)], 256, [0]),
-        ([(1, 100), (1, 200), (1, 156), (2, 3), (1, 1)], 256, [0, 2]),
-        ([(1, 10), (0, 9), (1, 20)], 256, [0, 2]),
+        ([10], 256, [0]),
+        ([300, 5], 256, [0]),
+        ([None, 5], 256, [0]),
+        ([100, 200, 156, 1], 256, [0, 2]),
+        ([10, None, 20], 256, [0, 2]),
     ],
-    ids=["one", "too long", "read in part", "of several rows", "what fits", "one read in part among others"],
+    ids=["one", "too long", "read in part", "what fits", "one read in part among others"],
 )
-def test_what_is_read_end_to_end(shapes: list[tuple[int, int]], most: int, chosen: list[int]) -> None:
-    """In order of arrival, whole prompts of one row."""
-    assert read_end_to_end(shapes, most) == chosen
+def test_what_is_read_end_to_end(lengths: list[int | None], most: int, chosen: list[int]) -> None:
+    """In order of arrival, whole prompts."""
+    assert read_end_to_end(lengths, most) == chosen

@@ -18,8 +18,8 @@ from pipemill.errors import InvalidInput
 from pipemill_worker.pipelines import load_runner
 from pipemill_worker.pipelines.runner import TransformersRunner
 from pipemill_worker.pipelines.writing.items import PipelineWriter
-from pipemill_worker.pipelines.writing.slab import Slab, capacity_for
-from pipemill_worker.pipelines.writing.writer import PADDED, in_common, read_together
+from pipemill_worker.pipelines.writing.reading import PADDED, in_common, read_together
+from pipemill_worker.pipelines.writing.slab import Room, Slab, capacity_for
 from pipemill_worker.seams import JOINS, Item
 
 TEXT = "the food was good and I will come again because service is slow but the price is fine really"
@@ -38,6 +38,10 @@ WAYS: tuple[Mapping[str, Any], ...] = (
     {"do_sample": True, "seed": 4, "top_k": 5, "temperature": 1.4},
     {"do_sample": True, "seed": 5, "top_p": 0.8, "repetition_penalty": 1.2},
     {"do_sample": True, "seed": 6, "num_return_sequences": 3},
+    {"do_sample": False, "num_beams": 3},
+    {"do_sample": False, "num_beams": 4, "num_return_sequences": 2, "length_penalty": 2.0},
+    {"do_sample": False, "num_beams": 2, "early_stopping": True, "no_repeat_ngram_size": 2},
+    {"do_sample": False, "num_beams": 3, "early_stopping": "never", "stop_sequence": "."},
 )
 
 
@@ -103,7 +107,7 @@ def written(writer: PipelineWriter, items: Sequence[Item], arrive: int) -> dict[
 @pytest.mark.parametrize("arrive", [1, 5, 100])
 def test_every_prompt_is_answered_as_alone(writer: PipelineWriter, arrive: int) -> None:
     """Whatever joins and leaves beside it, each job's answer is that of its own direct call, with its own seed."""
-    jobs = prompts(44)
+    jobs = prompts(60)
     prepared, items = zip(*(item_of(*job) for job in jobs), strict=True)
     assert {item.group for item in items} == {JOINS}
     outputs = written(writer, items, arrive)
@@ -111,12 +115,9 @@ def test_every_prompt_is_answered_as_alone(writer: PipelineWriter, arrive: int) 
         assert runner().finish(prepared[place], [outputs[place]]) == direct(*job)
 
 
-@pytest.mark.parametrize(
-    "parameters", [{"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}, {"num_beams": 2, "do_sample": True}]
-)
-def test_beams_are_searched_apart(parameters: dict[str, Any]) -> None:
-    """What isn't written one token after the other doesn't join."""
-    _, item = item_of("the food was", {"max_new_tokens": 4, **parameters})
+def test_beams_that_draw_are_searched_apart() -> None:
+    """They draw from torch's own chance, which isn't theirs alone beside others."""
+    _, item = item_of("the food was", {"max_new_tokens": 4, "num_beams": 2, "do_sample": True})
     assert item.group != JOINS
 
 
@@ -205,7 +206,7 @@ def test_a_prompt_that_never_fits_is_refused_at_the_door() -> None:
 
 def test_a_long_prompt_is_read_in_parts(writer: PipelineWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a long prompt is read, others go on at every step; both are answered as alone."""
-    monkeypatch.setattr("pipemill_worker.pipelines.writing.writer.READ_AT_ONCE", 8)
+    monkeypatch.setattr("pipemill_worker.pipelines.writing.reading.READ_AT_ONCE", 8)
     jobs = [
         ("the food", {"max_new_tokens": 12, "do_sample": False}),
         (" ".join(3 * WORDS), {"max_new_tokens": 5, "do_sample": False}),
@@ -222,11 +223,11 @@ def test_a_slab_moves_its_last_row_into_the_gap() -> None:
     """Rows stay side by side: who is dropped is replaced by the last, with its own keys, values and length."""
     from transformers.cache_utils import DynamicCache  # noqa: PLC0415 - only here
 
-    slab = Slab(max_tokens=1_000)
+    slab = Slab(Room(1_000))
     for row, length in enumerate((2, 5, 3)):
         cache: Any = DynamicCache()
         cache.update(torch.full((1, 1, length, 2), float(row)), torch.full((1, 1, length, 2), -float(row)), 0)
-        assert slab.add(cache, 0, length) == row
+        assert slab.add(cache) == row
     assert slab.drop(0) == 2
     assert slab.lengths == [3, 5]
     keys, values = slab.cache.layers[0].keys, slab.cache.layers[0].values
@@ -249,26 +250,28 @@ def test_a_slab_has_room_and_keeps_its_bound(
 
 
 def test_prompts_of_like_lengths_are_read_together() -> None:
-    """The first and the nearest, while padding stays small; one of several answers, or half read, is read alone."""
-    shapes = [(1, 10), (1, 40), (1, 12), (3, 10), (1, 11), (1, 9)]
-    assert read_together(shapes, 256) == [0, 4, 5, 2]
-    assert read_together(shapes, 25) == [0, 4]
-    assert read_together([(0, 10), *shapes[1:]], 256) == [0]
-    assert read_together([(1, 10), (0, 10), (1, 10)], 256) == [0, 2]
-    assert read_together(shapes, 9) == [0]
-    assert read_together(shapes[3:], 256) == [0]
+    """The first and the nearest, while padding stays small; one that was read in part is read by itself."""
+    lengths = [10, 40, 12, None, 11, 9]
+    assert read_together(lengths, 256) == [0, 4, 5, 2]
+    assert read_together(lengths, 25) == [0, 4]
+    assert read_together([None, *lengths[1:]], 256) == [0]
+    assert read_together([10, None, 10], 256) == [0, 2]
+    assert read_together(lengths, 9) == [0]
 
 
-@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 300)), min_size=1, max_size=40), st.integers(1, 256))
-def test_what_is_read_together_is_bounded(shapes: list[tuple[int, int]], most: int) -> None:
+@given(
+    st.lists(st.one_of(st.none(), st.integers(1, 300)), min_size=1, max_size=40),
+    st.integers(1, 256),
+)
+def test_what_is_read_together_is_bounded(lengths: list[int | None], most: int) -> None:
     """Never more than fits between two steps, nor half as much again as there is to read."""
-    chosen = read_together(shapes, most)
+    chosen = read_together(lengths, most)
     assert chosen[0] == 0
     assert len({*chosen}) == len(chosen)
     if len(chosen) > 1:
-        lengths = [shapes[index][1] for index in chosen]
-        assert all(shapes[index][0] == 1 for index in chosen)
-        assert len(chosen) * max(lengths) <= min(most, PADDED * sum(lengths))
+        read = [own for index in chosen if (own := lengths[index]) is not None]
+        assert len(read) == len(chosen)
+        assert len(read) * max(read) <= min(most, PADDED * sum(read))
 
 
 def test_a_quantised_generator_keeps_its_weights() -> None:

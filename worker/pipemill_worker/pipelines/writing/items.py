@@ -18,6 +18,8 @@ from pipemill_worker.pipelines.writing.engines.routed import Routed
 from pipemill_worker.pipelines.writing.engines.rows import RowEngine
 from pipemill_worker.pipelines.writing.engines.vllm_engine import open_vllm
 from pipemill_worker.pipelines.writing.lean import lean
+from pipemill_worker.pipelines.writing.places import Places
+from pipemill_worker.pipelines.writing.placing import placing
 from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.writer import Writer
 from pipemill_worker.seams import Item
@@ -60,7 +62,7 @@ class Writes(Protocol):
 class PipelineWriter:
     """An ``ItemWriter`` over one pipeline's model, and over another engine that has it as well."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its bounds, and what writes besides the model
         self,
         model: Any,
         stages: Callable[[], Stages],
@@ -68,9 +70,11 @@ class PipelineWriter:
         max_rows: int,
         max_tokens: int,
         engine: RowEngine | None = None,
+        places: Places | None = None,
     ) -> None:
-        self._model, self._engine = model, engine
-        self._lean = lean(model, prepack(model))
+        self._model, self._engine, self._places = model, engine, places
+        products = prepack(model)
+        self._lean = None if places else lean(model, products)
         #: The calling thread's own.
         self._stages = stages
         self._max_rows, self._max_tokens = max_rows, max_tokens
@@ -151,7 +155,8 @@ class PipelineWriter:
         return [outputs[id(item)] for item in items]
 
     def _new(self) -> Writes:
-        ours = Writer(self._model, max_rows=self._max_rows, max_tokens=self._max_tokens, lean=self._lean)
+        bounds = {"max_rows": self._max_rows, "max_tokens": self._max_tokens}
+        ours = Writer(self._model, **bounds, lean=self._lean, places=self._places)
         if self._engine is None:
             return ours
         vocabulary = self._model.get_input_embeddings().num_embeddings
@@ -182,11 +187,19 @@ def writer_for(
 
     """
     model, batch = pipe.model, settings.batch
-    if not (continues(settings.task, model.config) and model.can_generate()) or settings.compile:
-        if settings.engine == "exact":
-            return None
+    can = continues(settings.task, model.config) and model.can_generate() and not settings.compile
+    if settings.engine != "exact" and (not can or model.config.is_encoder_decoder):
         refusal = Refusal(f"engine {settings.engine} is for models that write on from a prompt", "remove engine")
         raise load_error(queue, settings, refusal)
+    if not can:
+        return None
+    if model.config.is_encoder_decoder:
+        found = placing(model)
+        if found is None:
+            return None
+        places, token_bytes = found
+        max_tokens = batch.cache_bytes // token_bytes
+        return PipelineWriter(model, stages, max_rows=batch.max_items, max_tokens=max_tokens, places=places)
     max_bytes = batch.cache_bytes if settings.engine == "exact" else batch.cache_bytes // 2
     max_rows, max_tokens = batch.max_items, max_bytes // bytes_per_token(model)
     engine: RowEngine | None = None

@@ -15,10 +15,10 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import nn
 from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attention
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from pipemill_worker.pipelines.writing.prepacked import Product
-from pipemill_worker.pipelines.writing.slab import Slab
+from pipemill_worker.pipelines.writing.slab import Read, Room, Slab
 
 log = logging.getLogger("pipemill.worker")
 
@@ -63,7 +63,7 @@ class Lean:
         for layer in self._layers:
             hidden, *seen = layer.read(hidden, turns, lengths, ends if layer is self._layers[-1] else None)
             for own, *parts in zip(kept, *(torch.split(each, lengths, 2) for each in seen), strict=True):
-                own.append(_Read(*parts))
+                own.append(Read(*parts))
         return self._head(self._norm(hidden)), [Cache(layers=own) for own in kept]
 
 
@@ -133,14 +133,6 @@ class _Layer:
         return hidden + self._down(self._activation(gate) * up)
 
 
-class _Read(DynamicLayer):
-    """One layer's keys and values of a text that was read: ``[1, heads, tokens, size]``."""
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # theirs has no hints
-        self.keys, self.values, self.is_initialized = keys, values, True
-
-
 def _half_turned(states: torch.Tensor) -> torch.Tensor:
     first, second = states.chunk(2, dim=-1)
     return torch.cat((-second, first), dim=-1)
@@ -173,11 +165,11 @@ def _has_window(config: Any) -> bool:
 
 def _agrees(model: Any, made: Lean, lengths: Sequence[int]) -> bool:
     """Whether both write the same behind texts of these lengths."""
-    slabs = [Slab(len(lengths) * (max(lengths) + 8)) for _ in range(2)]
+    slabs = [Slab(Room(len(lengths) * (max(lengths) + 8))) for _ in range(2)]
     for text in _texts(model, lengths):
         kept = model(input_ids=text[None], use_cache=True, return_dict=True).past_key_values
         for slab in slabs:
-            slab.add(kept, 0, len(text))
+            slab.add(kept)
     for text in _texts(model, [len(lengths)] * 3):  # One token for each row.
         theirs = model(**slabs[0].inputs(text.tolist()), use_cache=True, return_dict=True).logits[:, -1]
         if not _near(made(slabs[1].inputs(text.tolist()), slabs[1]), theirs):

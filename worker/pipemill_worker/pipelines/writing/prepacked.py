@@ -18,7 +18,9 @@ MOST_BYTES: Final = 2 << 30
 #: Rows that the layout is made for; passes of fewer and of more read it as well.
 _USUAL_ROWS: Final = 16
 #: Layers of one module that look at the same inputs, by their names.
-_SIDE_BY_SIDE: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+_SIDE_BY_SIDE: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("q", "k", "v"), ("wi_0", "wi_1"))
+#: Modules whose layers so called look at different inputs: what is written at what was read.
+_APART: Final = frozenset({"EncDecAttention", "encoder_attn"})
 
 _kernels: Any = torch.ops.mkldnn
 _has_kernels: Any = torch.backends.mkldnn.is_available
@@ -95,8 +97,8 @@ def prepack(model: nn.Module) -> dict[int, Product]:
 def _groups(model: nn.Module) -> Iterator[list[Any]]:
     """The layers that qualify, those side by side together."""
     grouped: set[int] = set()
-    for module in model.modules():
-        for names in _SIDE_BY_SIDE:
+    for name, module in model.named_modules():
+        for names in _SIDE_BY_SIDE if name.rpartition(".")[2] not in _APART else ():
             layers: list[Any] = [getattr(module, name, None) for name in names]
             if all(type(each) is nn.Linear and _qualifies(each) for each in layers) and _fit(layers):
                 grouped.update(map(id, layers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import torch
@@ -10,6 +11,20 @@ from transformers.cache_utils import Cache, DynamicLayer
 #: Tokens and rows that a slab begins with; it doubles when it grows, since growing copies it.
 _TOKENS: Final = 128
 _ROWS: Final = 8
+
+
+class Read(DynamicLayer):
+    """One layer's keys and values of a text that was read: ``[1, heads, tokens, size]``."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # theirs has no hints
+        self.keys, self.values, self.is_initialized = keys, values, True
+
+
+def part_of(cache: Any, row: int, length: int) -> Any:
+    """One row of a cache, so many tokens of it."""
+    rows = slice(row, row + 1)
+    return Cache(layers=[Read(each.keys[rows, :, :length], each.values[rows, :, :length]) for each in cache.layers])
 
 
 class _Layer(DynamicLayer):
@@ -38,12 +53,32 @@ class _Layer(DynamicLayer):
         return self._slab.longest
 
 
+class Room:
+    """Tokens that slabs may have room for, all together."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._slabs: list[Slab] = []
+
+    def share(self, slab: Slab) -> None:
+        """Let a slab have its part."""
+        self._slabs.append(slab)
+
+    def left(self, slab: Slab, needed: int) -> int:
+        """How many tokens a slab may have room for; if it needs them, the others give back what they don't use."""
+        others = [each for each in self._slabs if each is not slab]
+        if needed > self._most - sum(each.size for each in others):
+            for each in others:
+                each.shrink()
+        return self._most - sum(each.size for each in others)
+
+
 class Slab:
     """Rows ``0`` to ``rows - 1`` hold a text each; ``add`` and ``drop`` between passes, ``step`` after each."""
 
-    def __init__(self, max_tokens: int) -> None:
-        #: Most tokens that it has room for, in all rows together.
-        self._max_tokens = max_tokens
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        room.share(self)
         self.lengths: list[int] = []
         self.cache: Any = Cache(layers=[])
         #: The same as ``lengths``, and the rows' numbers, where the model is.
@@ -61,13 +96,24 @@ class Slab:
         return max(self.lengths, default=0)
 
     @property
+    def size(self) -> int:
+        """Tokens that it has room for, in all rows together."""
+        rows, tokens = self._capacity
+        return rows * tokens
+
+    @property
+    def kept_bytes(self) -> int:
+        """What its keys and values take."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
+
+    @property
     def new_places(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Where each row's next token goes: its row, and its place in it."""
         return self._rows, self._lengths
 
-    def add(self, cache: Any, row: int, length: int) -> int:
-        """Copy so many tokens of one row of prompts' own cache into the next free row; which that is."""
-        place = self.rows
+    def add(self, cache: Any, row: int = 0) -> int:
+        """Copy one row of a prompt's own cache into the next free row; which that is."""
+        place, length = self.rows, int(cache.layers[0].keys.shape[2])
         self._reserve(cache, place + 1, length + 1)
         for own, theirs in zip(self.cache.layers, cache.layers, strict=True):
             own.keys[place, :, :length] = theirs.keys[row, :, :length]
@@ -87,6 +133,13 @@ class Slab:
                 layer.values[place, :, :length] = layer.values[last, :, :length]
         self._note()
         return last
+
+    def copy(self, place: int, into: int, start: int) -> None:
+        """Make a row what another is, from some token on."""
+        end = self.lengths[place]
+        for layer in self.cache.layers:
+            layer.keys[into, :, start:end] = layer.keys[place, :, start:end]
+            layer.values[into, :, start:end] = layer.values[place, :, start:end]
 
     def inputs(self, tokens: list[int]) -> dict[str, Any]:
         """What the model is given for one more token in each row."""
@@ -114,13 +167,25 @@ class Slab:
         had_rows, had_tokens = self._capacity
         if rows <= had_rows and tokens <= had_tokens:
             return
-        capacity = capacity_for(rows, tokens, self._capacity, self._max_tokens)
+        capacity = capacity_for(rows, tokens, self._capacity, self._room.left(self, rows * tokens))
+        self._lay(capacity, like)
+
+    def shrink(self) -> None:
+        """Have no more room than for what it holds."""
+        if self.cache.layers:
+            self._lay((self.rows, self.longest + 1), self.cache)
+
+    def _lay(self, capacity: tuple[int, int], like: Any) -> None:
         layers = self.cache.layers or [_Layer(self) for _ in like.layers]
         for own, theirs in zip(layers, like.layers, strict=True):
-            own.keys = _grown(own.keys, theirs.keys, capacity)
-            own.values = _grown(own.values, theirs.values, capacity)
+            own.keys = _laid(own.keys, theirs.keys, capacity)
+            own.values = _laid(own.values, theirs.values, capacity)
         self.cache.layers = layers
         self._capacity = capacity
+
+    def placed(self, tokens: list[int]) -> AbstractContextManager[None]:  # noqa: ARG002 - as for other slabs
+        """Meanwhile a pass may read these: this one's ``inputs`` say all of it."""
+        return nullcontext()
 
 
 def capacity_for(rows: int, tokens: int, had: tuple[int, int], most: int) -> tuple[int, int]:
@@ -138,7 +203,7 @@ def _doubled(size: int, needed: int) -> int:
     return size
 
 
-def _grown(old: torch.Tensor | None, like: torch.Tensor, capacity: tuple[int, int]) -> torch.Tensor:
+def _laid(old: torch.Tensor | None, like: torch.Tensor, capacity: tuple[int, int]) -> torch.Tensor:
     rows, tokens = capacity
     new = like.new_zeros((rows, like.shape[1], tokens, like.shape[3]))
     if old is not None:

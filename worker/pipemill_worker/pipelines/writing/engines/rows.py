@@ -96,6 +96,8 @@ class RowEngine(Protocol):
 
 def choice_of(draft: Draft, seed: int | None) -> dict[str, float] | None:
     """How a draft's tokens are chosen, by vLLM's names; ``None`` for ways that have none there."""
+    if draft.beams > 1:
+        return None
     choice: dict[str, float] = {}
     for processor in draft.processors:
         if type(processor).__name__ == "MinLengthLogitsProcessor":  # It counts the prompt, and comes with the next.
