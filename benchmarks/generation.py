@@ -32,7 +32,8 @@ from rich.table import Table
 
 from benchmarks.material import TRANSFORMERS
 from pipemill_worker.pipelines.loading.allocator import keep_freed_memory
-from pipemill_worker.pipelines.writing.draft import Draft, Drafter
+from pipemill_worker.pipelines.writing.draft import Draft
+from pipemill_worker.pipelines.writing.drafting import Drafter
 from pipemill_worker.pipelines.writing.items import bytes_per_token
 from pipemill_worker.pipelines.writing.lean import lean
 from pipemill_worker.pipelines.writing.prepacked import prepack

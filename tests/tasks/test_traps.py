@@ -16,7 +16,7 @@ from pipemill_worker.seams import JOINS
 from tests.tasks.bench import Bench
 from tests.tasks.compare import assert_same
 from tests.tasks.media import drawn, image_envelope, sound_envelope, tone
-from tests.tasks.rows import call_directly
+from tests.tasks.rows import Job, call_directly
 from tests.unit.pipelines.tiny import Run, Settings, finish_batched, unchecked
 
 
@@ -179,9 +179,40 @@ def test_prompts_with_images_are_written_together(bench: Bench) -> None:
     assert [runner.spelling(each) for each in prepared] == [None] * len(prepared)
 
 
-@pytest.mark.parametrize(("temperature", "alone"), [(0.5, True), ([0.0, 0.5], True), (0.0, False)])
-def test_whispers_draws_run_alone(bench: Bench, temperature: Any, alone: bool) -> None:  # noqa: FBT001  # a parameter
-    """Whisper draws at any temperature above 0, and needs no do_sample."""
+def test_whispers_are_written_together(bench: Bench) -> None:
+    """Draws at a temperature, which need no do_sample, windows after windows, languages heard: each as its own call."""
+    key = "automatic-speech-recognition.whisper"
+    runner = runner_of(bench, key)
+    asked: list[tuple[Any, dict[str, Any]]] = [
+        (tone(number, seconds), {"generate_kwargs": {"max_new_tokens": 9, **settings}, **more})
+        for number, seconds, settings, more in (
+            (1, 0.5, {"temperature": 0.5}, {"seed": 3}),
+            (2, 1.5, {"temperature": [0.0, 0.5]}, {"seed": 4}),
+            (3, 1.0, {"num_beams": 1}, {}),
+            (4, 2.9, {"num_beams": 3, "language": "en"}, {}),
+            (5, 7.5, {"num_beams": 1}, {"return_timestamps": True}),
+            (6, 6.5, {"num_beams": 2, "condition_on_prev_tokens": True}, {"return_timestamps": True}),
+            (7, 2.0, {"num_beams": 1}, {"return_language": True}),
+            (8, 0.2, {"num_beams": 1, "task": "translate"}, {}),
+        )
+    ]
+    prepared = [runner.prepare(sound_envelope(sound), copy.deepcopy(parameters)) for sound, parameters in asked]
+    assert {item.group for each in prepared for item in each.items} == {JOINS}
+    direct = [
+        call_directly(bench.pipeline(key), Job(inputs=None, direct=sound, parameters=parameters))
+        for sound, parameters in asked
+    ]
+    assert_same(finish_batched(runner, prepared).answers, direct)
+
+
+def test_a_sound_is_encoded_once(bench: Bench) -> None:
+    """Whisper listens for the language before it writes; and nothing runs while a job is prepared."""
     runner = runner_of(bench, "automatic-speech-recognition.whisper")
-    prepared = runner.prepare(sound_envelope(tone(1, 0.5)), {"generate_kwargs": {"temperature": temperature}})
-    assert (prepared.items[0].group is None) is alone
+    passes: list[int] = []
+    hook = runner.pipe.model.get_encoder().register_forward_pre_hook(lambda *_: passes.append(1))
+    parameters = {"generate_kwargs": {"num_beams": 1, "max_new_tokens": 4}}
+    prepared = [runner.prepare(sound_envelope(tone(number, 0.5)), copy.deepcopy(parameters)) for number in range(3)]
+    assert passes == []
+    finish_batched(runner, prepared)
+    hook.remove()
+    assert passes == [1, 1, 1]

@@ -9,7 +9,8 @@ import pytest
 import torch
 import transformers
 
-from pipemill_worker.pipelines.writing.draft import Draft, Drafter
+from pipemill_worker.pipelines.writing.draft import Draft
+from pipemill_worker.pipelines.writing.drafting import Drafter
 from pipemill_worker.pipelines.writing.lean import Lean, lean
 from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.reading import read_end_to_end

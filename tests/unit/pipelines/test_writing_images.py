@@ -9,7 +9,8 @@ import pytest
 import torch
 import transformers
 
-from pipemill_worker.pipelines.writing.draft import Drafter, continues
+from pipemill_worker.pipelines.writing.draft import continues
+from pipemill_worker.pipelines.writing.drafting import Drafter
 from pipemill_worker.pipelines.writing.writer import Writer
 from tests.unit.pipelines.test_lean import SIZES, Generates
 

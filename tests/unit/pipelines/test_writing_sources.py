@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from transformers.cache_utils import Cache
 
 from pipemill.catalogue.model import BatchSettings
-from pipemill.errors import InvalidInput, ModelLoadError
+from pipemill.errors import ModelLoadError
 from pipemill_worker.pipelines.runner import TransformersRunner
 from pipemill_worker.pipelines.writing.beams import followed
 from pipemill_worker.pipelines.writing.items import PipelineWriter
@@ -25,6 +25,7 @@ from pipemill_worker.pipelines.writing.placing import placing
 from pipemill_worker.pipelines.writing.slab import Read, Room, Slab
 from pipemill_worker.seams import JOINS, Item
 from tests.unit.pipelines.own.models import own_pipeline
+from tests.unit.pipelines.test_streams import told
 from tests.unit.pipelines.tiny import PAD, SEP, Settings, runner_of, sentence, unchecked
 
 _SIDES: Final = {
@@ -187,7 +188,9 @@ def test_texts_that_leave_disturb_nobody() -> None:
 
 
 def test_memory_holds_sources_and_texts_together() -> None:
-    """No more join than fit with all that they may write and read, and room is never beyond its bound."""
+    """No more join than fit with all that they may write and read, room is never beyond its bound, and who needs more
+    than all of it is left to batches of equal parameters.
+    """
     model, threads = runner("bart").pipe.model, runner("bart")._threads
     found = placing(model)
     assert found is not None
@@ -199,7 +202,7 @@ def test_memory_holds_sources_and_texts_together() -> None:
     while waiting or writer.busy:
         while waiting and writer.offer(waiting[0]):
             del waiting[0]
-        at_once = max(at_once, len(writer._items))
+        at_once = max(at_once, len(writer._courses))
         outputs.update((id(item), output) for item, output in writer.step())
         peak = max(peak, getattr(writer._writer, "kept_bytes"))  # noqa: B009 - of the writer behind the protocol
     assert 1 < at_once < 20
@@ -207,8 +210,7 @@ def test_memory_holds_sources_and_texts_together() -> None:
     for job, each, item in zip(jobs, prepared, items, strict=True):
         assert runner("bart").finish(each, [outputs[id(item)]]) == direct("bart", *job)
     _, huge = item_of("bart", "river", {"max_new_tokens": 100, "num_beams": 4})
-    with pytest.raises(InvalidInput, match=r"don't fit into the 300 tokens that are kept.* lower max_new_tokens"):
-        writer.takes(huge.payload.inputs, huge.payload.forward)
+    assert not writer.takes(huge.payload.inputs, huge.payload.forward)
 
 
 def test_a_model_that_makes_otherwise_of_places_keeps_to_groups(caplog: pytest.LogCaptureFixture) -> None:
@@ -275,3 +277,30 @@ def test_slabs_share_their_room() -> None:
     assert first.size + second.size <= 100
     assert torch.equal(first.cache.layers[0].keys[:1, :, :10], text)
     assert torch.equal(first.cache.layers[0].values[:1, :, :10], -text)
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+def test_a_text_is_told_as_it_is_written(kind: str) -> None:
+    """Without beams, token by token, and the pieces are the answer; its account says the same, and what it took."""
+    jobs = [(sentence(random.Random(n), 1, 20), {"max_new_tokens": 4 + n, "num_beams": 1}) for n in range(9)]
+    made = [item_of(kind, *job) for job in jobs]
+    pieces, outputs = told(runner(kind), made)
+    assert any(pieces)
+    for job, (prepared, item), piece, output in zip(jobs, made, pieces, outputs, strict=True):
+        (answer,) = direct(kind, *job)
+        account = runner(kind).account(prepared, [output], followed=True)
+        assert piece == account.text == answer["generated_text"]
+        assert account.usage is not None
+        assert account.usage.prompt_tokens == item.payload.length
+        assert account.usage.finish_reason == (
+            "length" if account.usage.completion_tokens == job[1]["max_new_tokens"] else "stop"
+        )
+
+
+def test_beams_are_told_in_one_piece() -> None:
+    """Nothing is sure of a search before its end."""
+    made = [item_of("bart", "river stone", {"max_new_tokens": 9, "num_beams": 3})]
+    pieces, outputs = told(runner("bart"), made)
+    assert pieces == [""]
+    (answer,) = direct("bart", "river stone", {"max_new_tokens": 9, "num_beams": 3})
+    assert runner("bart").account(made[0][0], outputs, followed=True).text == answer["generated_text"]

@@ -18,6 +18,10 @@ _PER_TOKEN_RANK: Final = 3
 _UNSHAREABLE: Final = "it can't share batches; run it alone"
 
 
+#: Numbers of an image or a sound that cost about as much as a token: the 16 × 16 × 3 of a vision transformer's patch.
+NUMBERS_PER_TOKEN: Final = 768
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Payload:
     """What a forward pass needs of one item."""
@@ -35,6 +39,19 @@ class Payload:
     seed: int | None = None
     #: Whether a direct call of this job would go through a data loader.
     loads: bool = False
+
+    @property
+    def parts(self) -> tuple[Payload, ...]:
+        """Those of a bundle, or itself."""
+        return self.bundle or (self,)
+
+
+def cost_of(chunk: Mapping[str, Any], length: int) -> int:
+    """What an item of so many tokens costs: with its images and sounds, as if they were tokens, too."""
+    numbers = sum(
+        value.numel() for value in chunk.values() if isinstance(value, torch.Tensor) and value.is_floating_point()
+    )
+    return max(1, length + numbers // NUMBERS_PER_TOKEN)
 
 
 def collate(payloads: Sequence[Payload], rule: SharingRule) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pipemill_worker.media import MediaDecoder
 from pipemill_worker.pipelines import faults, generating
 from pipemill_worker.pipelines.calibration import calibrate
 from pipemill_worker.pipelines.canaries import GUESSED, canaries, mixture
-from pipemill_worker.pipelines.collate import Payload, collate, sent, unbatch, unbatch_one
+from pipemill_worker.pipelines.collate import Payload, collate, cost_of, sent, unbatch, unbatch_one
 from pipemill_worker.pipelines.grouping import group_key, sharing_rule
 from pipemill_worker.pipelines.inputs import check_inputs, shorten
 from pipemill_worker.pipelines.inputs.media import opened
@@ -44,9 +44,6 @@ from pipemill_worker.pipelines.writing.account import account_of, speller_of
 from pipemill_worker.pipelines.writing.items import writer_for
 from pipemill_worker.policy.calibration import Bounds, Calibration
 from pipemill_worker.seams import JOINS, Account, Item, Prepared, Speller
-
-#: Numbers of an image or a sound that cost about as much as a token: the 16 × 16 × 3 of a vision transformer's patch.
-NUMBERS_PER_TOKEN: Final = 768
 
 #: Characters of a pipeline's own complaint that reach a job's error.
 _MAX_COMPLAINT_CHARACTERS: Final = 300
@@ -182,14 +179,16 @@ class TransformersRunner:
     def account(self, prepared: Prepared, outputs: Sequence[Any], *, followed: bool) -> Account:
         """What can be told of how one job's outputs were written; its text only if that is ``followed``."""
         notes: _Notes = prepared.state
-        if not self._generates or self.pipe.model.config.is_encoder_decoder:
+        if not self._generates:
             return Account()
         flat = outputs[0] if notes.bundled else outputs
-        return account_of(self.task, self._threads.stages, notes.plan, flat, followed=followed)
+        lengths = [part.length for item in prepared.items for part in item.payload.parts]
+        written = list(zip(lengths, flat, strict=True))
+        return account_of(self.task, self._threads.stages, notes.plan, written, followed=followed)
 
     def spelling(self, prepared: Prepared) -> Speller | None:
         """What spells the text of a job's lone item while it is written; None if only the whole text can be told."""
-        return speller_of(self.pipe.tokenizer, prepared.state.plan) if self.task == "text-generation" else None
+        return speller_of(self.task, self.pipe.tokenizer, prepared.state.plan)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether this error of ``forward`` means that a smaller batch could succeed."""
@@ -336,9 +335,11 @@ class TransformersRunner:
             alone = True
         self._check_parts(chunk)
         key = None if alone else group_key(chunk, plan.forward, self._rule)
-        if self.writer is not None and self.writer.takes(chunk, plan.forward):
+        # For the times of words, Whisper's generate changes how the model attends.
+        changes = plan.forward.get("return_timestamps") == "word"
+        if self.writer is not None and not changes and self.writer.takes(chunk, plan.forward):
             key = JOINS
-        return Item(key, _cost(chunk, length), Payload(inputs=chunk, length=length, forward=plan.forward))
+        return Item(key, cost_of(chunk, length), Payload(inputs=chunk, length=length, forward=plan.forward))
 
     def _check_writing(self, length: int, settings: Mapping[str, Any]) -> None:
         if length == 0:
@@ -386,13 +387,6 @@ class TransformersRunner:
 def has_chat_template(pipe: LoadedPipeline) -> bool:
     """Whether the model takes chats."""
     return any(getattr(getattr(pipe, part, None), "chat_template", None) for part in ("processor", "tokenizer"))
-
-
-def _cost(chunk: Mapping[str, Any], length: int) -> int:
-    numbers = sum(
-        value.numel() for value in chunk.values() if isinstance(value, torch.Tensor) and value.is_floating_point()
-    )
-    return max(1, length + numbers // NUMBERS_PER_TOKEN)
 
 
 def _complaint(error: BaseException) -> str:

@@ -21,7 +21,8 @@ from transformers.pipelines.base import ChunkPipeline
 
 from pipemill_worker.pipelines.settings import LoadedPipeline
 from pipemill_worker.pipelines.shortcuts import quicken, reading
-from pipemill_worker.pipelines.writing.draft import Draft, Drafter
+from pipemill_worker.pipelines.writing.draft import Draft
+from pipemill_worker.pipelines.writing.drafting import Drafter, Past
 
 #: What of a pipeline turns inputs into tensors; each thread has its own.
 PREPROCESSORS: Final = ("tokenizer", "processor", "image_processor", "feature_extractor", "video_processor")
@@ -174,13 +175,18 @@ class Stages:
         """The model's outputs, on the CPU. ``model_inputs`` stays as it is."""
         return self._pipe.forward(model_inputs, **self._forward_arguments(parameters))
 
-    def draft(self, model_inputs: Mapping[str, Any], parameters: Mapping[str, Any]) -> Draft | None:
-        """What ``forward`` would start writing from; ``None`` where it writes otherwise than token after token."""
-        return self._drafter.draft(model_inputs, self._forward_arguments(parameters))
+    def draft(
+        self, model_inputs: Mapping[str, Any], parameters: Mapping[str, Any], past: Past | None = None
+    ) -> Draft | None:
+        """What ``forward`` would start writing from; ``None`` where it writes otherwise than token after token.
 
-    def written(self, model_inputs: Mapping[str, Any], parameters: Mapping[str, Any], ids: torch.Tensor) -> Any:
-        """What ``forward`` gives when its model writes these rows, [rows, tokens]."""
-        return self._drafter.outputs(model_inputs, self._forward_arguments(parameters), ids)
+        ``past`` is given by the thread that owns the device, on which it may be run meanwhile.
+        """
+        return self._drafter.draft(model_inputs, self._forward_arguments(parameters), past)
+
+    def written(self, model_inputs: Mapping[str, Any], parameters: Mapping[str, Any], past: Past) -> Any:
+        """What ``forward`` gives when its model writes so; a ``Draft`` if there is more to write."""
+        return self._drafter.outputs(model_inputs, self._forward_arguments(parameters), past)
 
     @functools.cached_property
     def _drafter(self) -> Drafter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from pipemill_worker.pipelines.loading.refusal import Refusal, load_error
 from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings
 from pipemill_worker.pipelines.staged import Stages
 from pipemill_worker.pipelines.writing.draft import Draft, continues
+from pipemill_worker.pipelines.writing.drafting import Past
 from pipemill_worker.pipelines.writing.engines.continuous import Continuous
 from pipemill_worker.pipelines.writing.engines.routed import Routed
 from pipemill_worker.pipelines.writing.engines.rows import RowEngine
@@ -59,6 +61,15 @@ class Writes(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
+class _Course:
+    """An item that is written."""
+
+    item: Item
+    generator: torch.Generator | None
+    past: Past = field(default_factory=Past)
+
+
 class PipelineWriter:
     """An ``ItemWriter`` over one pipeline's model, and over another engine that has it as well."""
 
@@ -79,16 +90,20 @@ class PipelineWriter:
         self._stages = stages
         self._max_rows, self._max_tokens = max_rows, max_tokens
         self._writer = self._new()
-        self._items: dict[Hashable, Item] = {}
+        self._courses: dict[Hashable, _Course] = {}
         #: The item that last found no room, and its draft: it is offered again at every step.
-        self._waiting: tuple[Item, Draft] | None = None
+        self._waiting: tuple[_Course, Draft] | None = None
+        #: Items that have written a part, and what they go on with as soon as there is room.
+        self._going_on: list[tuple[_Course, Draft]] = []
+        #: Whether the model listened for a language since the last step: once, so that all others get on.
+        self._listened = False
         #: The followers of items with one row, and the token that each item was given by the last step.
         self.told: Sequence[tuple[Any, int]] = ()
 
     @property
     def busy(self) -> bool:
         """Whether a step would do anything."""
-        return self._writer.busy
+        return self._writer.busy or bool(self._going_on)
 
     def takes(self, model_inputs: Mapping[str, Any], forward: Mapping[str, Any]) -> bool:
         """Whether a prompt can be continued beside others. Called from any thread.
@@ -103,6 +118,8 @@ class PipelineWriter:
         if draft is None or not draft.may_join():
             return False
         if not self._writer.can_ever(draft):
+            if draft.source is not None or draft.beams > 1:  # Those can be written in a batch of their own kind.
+                return False
             rows = draft.ids.shape[0]
             most = max(self._max_tokens, 0 if self._engine is None else self._engine.max_tokens)
             raise InvalidInput(
@@ -114,35 +131,48 @@ class PipelineWriter:
     def offer(self, item: Item) -> bool:
         """Let an item take part from the next step on; False when there is no room for it now."""
         waiting = self._waiting
-        draft = waiting[1] if waiting is not None and waiting[0] is item else self._draft(item)
-        self._waiting = None if self._writer.has_room(draft) else (item, draft)
+        if self._listened:
+            return False
+        course, draft = waiting if waiting is not None and waiting[0].item is item else self._begun(item)
+        self._waiting = None if self._writer.has_room(draft) else (course, draft)
         if self._waiting:
             return False
-        self._items[id(item)] = item
         if item.follower is not None and draft.ids.shape[0] == 1:
             self._writer.followed.add(id(item))
-        self._writer.join(id(item), draft, _generator(item.payload, draft))
+        self._join(course, draft)
         return True
 
     def step(self) -> Sequence[tuple[Item, Any]]:
         """Go one token further in every item; those that have ended with it, and their outputs."""
+        self._listened = False
+        waiting, self._going_on = self._going_on, []
+        for course, draft in waiting:
+            if self._writer.has_room(draft):
+                self._join(course, draft)
+            else:
+                self._going_on.append((course, draft))
         ended = self._writer.step()
-        self.told = [(self._items[key].follower, token) for key, token in self._writer.told]
+        self.told = [(self._courses[key].item.follower, token) for key, token in self._writer.told]
         self._writer.followed.difference_update(key for key, _ in ended)
-        return [self._finished(self._items.pop(key), ids) for key, ids in ended]
+        outputs: list[tuple[Item, Any]] = []
+        for key, ids in ended:
+            outputs += self._written(self._courses.pop(key), ids)
+        return outputs
 
     def leave(self, items: Collection[Item]) -> None:
         """Stop writing these."""
         keys = {id(item) for item in items}
         self._writer.leave(keys)
         self._writer.followed -= keys
+        self._going_on = [each for each in self._going_on if id(each[0].item) not in keys]
         for key in keys:
-            self._items.pop(key, None)
+            self._courses.pop(key, None)
 
     def clear(self) -> None:
         """Forget all items, after a step that failed."""
         self._writer = self._new()
-        self._items.clear()
+        self._courses.clear()
+        self._going_on.clear()
         self.told = ()
 
     def write_all(self, items: Sequence[Item]) -> list[Any]:
@@ -162,17 +192,30 @@ class PipelineWriter:
         vocabulary = self._model.get_input_embeddings().num_embeddings
         return Routed(self._engine, ours, max_rows=self._max_rows, vocabulary=vocabulary)
 
-    def _draft(self, item: Item) -> Draft:
-        payload = _only(item.payload)
-        draft = self._stages().draft(payload.inputs, payload.forward)
+    def _begun(self, item: Item) -> tuple[_Course, Draft]:
+        payload, past = item.payload.parts[0], Past()
+        draft = self._stages().draft(payload.inputs, payload.forward, past)
         if draft is None:
             raise RuntimeError("a prompt that could join can't any more: use the transformers version pinned")
-        return draft
+        self._listened = past.languages is not None
+        return _Course(item, _generator(item.payload, draft), past), draft
 
-    def _finished(self, item: Item, ids: torch.Tensor) -> tuple[Item, Any]:
-        payload = _only(item.payload)
-        outputs = self._stages().written(payload.inputs, payload.forward, ids)
-        return item, [outputs] if item.payload.bundle else outputs
+    def _join(self, course: _Course, draft: Draft) -> None:
+        key = id(course.item)
+        self._courses[key] = course
+        self._writer.join(key, draft, course.generator)
+
+    def _written(self, course: _Course, ids: torch.Tensor) -> list[tuple[Item, Any]]:
+        """An item and its outputs, when a loop has written these; nothing if there is more to write."""
+        item, payload = course.item, course.item.payload.parts[0]
+        course.past.written.append(ids)
+        outputs = self._stages().written(payload.inputs, payload.forward, course.past)
+        if isinstance(outputs, Draft):
+            if outputs.may_join() and self._writer.can_ever(outputs):
+                self._going_on.append((course, outputs))
+                return []
+            outputs = self._stages().forward(dict(payload.inputs), payload.forward)  # By itself, from the beginning.
+        return [(item, [outputs] if item.payload.bundle else outputs)]
 
 
 def writer_for(
@@ -219,11 +262,6 @@ def bytes_per_token(model: Any) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * heads * size * model.dtype.itemsize)
-
-
-def _only(payload: Payload) -> Payload:
-    """A seeded item holds its payload in a bundle."""
-    return payload.bundle[0] if payload.bundle else payload
 
 
 def _generator(payload: Payload, draft: Draft) -> torch.Generator | None:

@@ -20,7 +20,9 @@ log = logging.getLogger("pipemill.worker")
 TOLERANCES: Final = {torch.float32: 1e-4, torch.float64: 1e-4}
 COARSE: Final = 0.05
 #: Rows that are tried together, each by its own tokens and its source's.
-_TRIED: Final = (((1, 4),), ((2, 5), (2, 5)), ((1, 3), (5, 7), (3, 5)))
+_TEXTS: Final = (((1, 4),), ((2, 5), (2, 5)), ((1, 3), (5, 7), (3, 5)))
+#: What hears always hears equally long, silence behind it included.
+_SOUNDS: Final = (((1, 4),), ((2, 4), (2, 4)), ((1, 4), (5, 4), (3, 4)))
 
 
 def placing(model: Any) -> tuple[Places, int] | None:
@@ -28,9 +30,10 @@ def placing(model: Any) -> tuple[Places, int] | None:
 
     ``None`` for models whose rows then don't come out as they do alone, which is tried.
     """
+    tried = _TEXTS if model.main_input_name == "input_ids" else _SOUNDS
     try:
         places = Places(model.get_decoder())
-        kept = {_kept_where_equal(model, places, shapes) for shapes in _TRIED}
+        kept = {_kept_where_equal(model, places, shapes) for shapes in tried}
         if None not in kept:
             return places, max(each for each in kept if each is not None)
         why = "other numbers"

@@ -115,7 +115,7 @@ class SourceReader:
         left = READ_AT_ONCE
         while self.waiting and left > 0:
             prompts = self._next(left)
-            left -= len(prompts) * max(_source(each).tokens for each in prompts)
+            left -= len(prompts) * max(each.draft.source_tokens for each in prompts)
             logits += self._pass(prompts)
             read += prompts
             self.waiting = [each for each in self.waiting if each not in prompts]
@@ -125,7 +125,7 @@ class SourceReader:
         """The prompts that are read next: texts of like lengths, whose decoders begin with equally many tokens."""
         begun = self.waiting[0].draft.ids.shape[1]
         lengths = [
-            _source(each).tokens if self._pads and _is_text(each) and each.draft.ids.shape[1] == begun else None
+            each.draft.source_tokens if self._pads and _is_text(each) and each.draft.ids.shape[1] == begun else None
             for each in self.waiting
         ]
         return [self.waiting[index] for index in read_together(lengths, most)]
@@ -137,7 +137,7 @@ class SourceReader:
             source |= {name: padded([_source(each)[name][0] for each in prompts]) for name in _TEXT}
         cache = first.model_kwargs["past_key_values"]
         outputs = self._model(
-            encoder_outputs=self._encoder(**source),
+            encoder_outputs=self._encoder(**source) if first.encoded is None else first.encoded,
             attention_mask=source.get("attention_mask"),
             decoder_input_ids=ids,
             past_key_values=cache,
@@ -148,7 +148,7 @@ class SourceReader:
             prompt.read = ids.shape[1]
             prompt.cache = EncoderDecoderCache(
                 part_of(cache.self_attention_cache, row, prompt.read),
-                part_of(cache.cross_attention_cache, row, _source(prompt).tokens),
+                part_of(cache.cross_attention_cache, row, prompt.draft.source_tokens),
             )
         return list(outputs.logits[:, -1].split(1))
 
