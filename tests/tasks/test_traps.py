@@ -198,6 +198,8 @@ def test_whispers_are_written_together(bench: Bench) -> None:
     ]
     prepared = [runner.prepare(sound_envelope(sound), copy.deepcopy(parameters)) for sound, parameters in asked]
     assert {item.group for each in prepared for item in each.items} == {JOINS}
+    words = runner.prepare(sound_envelope(tone(9, 3.5)), {"return_timestamps": "word"})
+    runner.forward(words.items)  # After that, transformers' own attention is another.
     direct = [
         call_directly(bench.pipeline(key), Job(inputs=None, direct=sound, parameters=parameters))
         for sound, parameters in asked

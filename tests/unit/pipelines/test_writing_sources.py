@@ -13,7 +13,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers.cache_utils import Cache
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.cache_utils import Cache, EncoderDecoderCache
 
 from pipemill.catalogue.model import BatchSettings
 from pipemill.errors import ModelLoadError
@@ -22,7 +23,9 @@ from pipemill_worker.pipelines.writing.beams import followed
 from pipemill_worker.pipelines.writing.items import PipelineWriter
 from pipemill_worker.pipelines.writing.places import Places
 from pipemill_worker.pipelines.writing.placing import placing
+from pipemill_worker.pipelines.writing.sharing import Groups
 from pipemill_worker.pipelines.writing.slab import Read, Room, Slab
+from pipemill_worker.pipelines.writing.sources import SourceSlab
 from pipemill_worker.seams import JOINS, Item
 from tests.unit.pipelines.own.models import own_pipeline
 from tests.unit.pipelines.test_streams import told
@@ -188,8 +191,9 @@ def test_texts_that_leave_disturb_nobody() -> None:
 
 
 def test_memory_holds_sources_and_texts_together() -> None:
-    """No more join than fit with all that they may write and read, room is never beyond its bound, and who needs more
-    than all of it is left to batches of equal parameters.
+    """No more join than fit with all that they may write and read, and room is never beyond its bound.
+
+    Who needs more than all of it is left to batches of equal parameters.
     """
     model, threads = runner("bart").pipe.model, runner("bart")._threads
     found = placing(model)
@@ -304,3 +308,42 @@ def test_beams_are_told_in_one_piece() -> None:
     assert pieces == [""]
     (answer,) = direct("bart", "river stone", {"max_new_tokens": 9, "num_beams": 3})
     assert runner("bart").account(made[0][0], outputs, followed=True).text == answer["generated_text"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 5)), max_size=12), st.booleans())
+def test_every_row_keeps_its_source(steps: list[tuple[int, int]], shared: bool) -> None:  # noqa: FBT001 - drawn
+    """Whatever joins with so many rows and leaves in whatever order, each row looks at what its prompt has read."""
+    slab = SourceSlab(10_000, Places(torch.nn.Identity(), shared=shared))
+    prompts: list[tuple[float, list[int]]] = []
+    for number, (rows, leaves) in enumerate(steps, 1):
+        mark = torch.full((1, 1, 1 + number % 3, 1), float(number))
+        cache = EncoderDecoderCache(*(Cache(layers=[Read(mark, mark)]) for _ in range(2)))
+        places: list[int] = []
+        for _ in range(rows):
+            places.append(slab.add(cache, beside=places[0] if places else None))
+        prompts.append((float(number), places))
+        if leaves < len(prompts):
+            _, gone = prompts.pop(leaves)
+            while gone:
+                place = gone.pop()
+                moved = slab.drop(place)
+                for _, others in [*prompts, (0.0, gone)]:
+                    others[:] = [place if each == moved else each for each in others]
+        sources = slab._sources
+        assert sources.rows == (len(prompts) if shared else slab.rows)
+        for own, places in prompts:
+            for place in places:
+                assert slab._own.cache.layers[0].keys[place, 0, 0, 0] == own
+                assert sources.cache.layers[0].keys[slab._of[place], 0, 0, 0] == own
+
+
+def test_beams_look_at_their_source_together() -> None:
+    """Rows of differing prompts, gathered by what they look at and put back: as looking each at its own."""
+    sources = [1, 0, 1, 2, 1]
+    keys, queries = torch.randn(3, 2, 4, 8), torch.randn(5, 2, 1, 8)
+    groups = Groups(sources, [keys])
+    assert groups.holds(keys)
+    assert not groups.holds(keys.clone())
+    attended = scaled_dot_product_attention(groups.gather(queries), keys, keys).transpose(1, 2)
+    alone = scaled_dot_product_attention(queries, keys[sources], keys[sources]).transpose(1, 2)
+    torch.testing.assert_close(groups.scatter(attended), alone)

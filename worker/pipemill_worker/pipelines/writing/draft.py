@@ -61,6 +61,11 @@ class Draft:
     encoded: Any = None
 
     @property
+    def rows(self) -> int:
+        """Rows that are written."""
+        return int(self.ids.shape[0])
+
+    @property
     def most_tokens(self) -> int:
         """The most tokens that a row can have at its end, the prompt's included."""
         return int(self.config.max_length)

@@ -22,7 +22,9 @@ _COUNTED: Final = "past_key_values_length"
 class Places:
     """Where the rows of a step are. Used by the thread that owns the device."""
 
-    def __init__(self, decoder: Any) -> None:
+    def __init__(self, decoder: Any, *, shared: bool = False) -> None:
+        #: Whether rows of a prompt look at one source.
+        self.shared = shared
         #: Tokens before each row's next, and which that is; none while no step of ours runs.
         self._rows: Sequence[tuple[int, int]] = ()
         #: What an embedding makes of a place, by the module's number, the place, and whether a padding stands there.

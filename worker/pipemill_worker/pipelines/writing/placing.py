@@ -12,11 +12,13 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from pipemill_worker.pipelines.inputs import shorten
 from pipemill_worker.pipelines.writing.places import Places
+from pipemill_worker.pipelines.writing.sharing import share, unshare
 from pipemill_worker.pipelines.writing.sources import SourceSlab
 
 log = logging.getLogger("pipemill.worker")
 
-#: By how much logits of rows written together may differ from those of each alone, as a share of the largest.
+#: By how much logits of rows written together may differ from those of each alone, as a share of the largest: most of
+#: them; and any, since made-up tokens can lead a model to where rounding counts for much.
 TOLERANCES: Final = {torch.float32: 1e-4, torch.float64: 1e-4}
 COARSE: Final = 0.05
 #: Rows that are tried together, each by its own tokens and its source's.
@@ -28,36 +30,58 @@ _SOUNDS: Final = (((1, 4),), ((2, 4), (2, 4)), ((1, 4), (5, 4), (3, 4)))
 def placing(model: Any) -> tuple[Places, int] | None:
     """What puts the rows of an encoder-decoder's steps at places of their own, and the bytes that a token is kept in.
 
-    ``None`` for models whose rows then don't come out as they do alone, which is tried.
+    ``None`` for models whose rows then don't come out as they do alone, which is tried: first with sources that are
+    looked at by several rows, then with one for each.
     """
+    why = ""
+    if share(model):
+        places, why = _tried(model, shared=True)
+        if places is not None:
+            return places
+        unshare(model)
+    places, why = _tried(model, shared=False)
+    if places is None:
+        log.info("%s isn't written token by token (%s)", type(model).__name__, why, extra={"event": "places_not_own"})
+    return places
+
+
+def _tried(model: Any, *, shared: bool) -> tuple[tuple[Places, int] | None, str]:
+    """As ``placing``; or why not."""
     tried = _TEXTS if model.main_input_name == "input_ids" else _SOUNDS
     try:
-        places = Places(model.get_decoder())
+        places = Places(model.get_decoder(), shared=shared)
         kept = {_kept_where_equal(model, places, shapes) for shapes in tried}
-        if None not in kept:
-            return places, max(each for each in kept if each is not None)
-        why = "other numbers"
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:  # It is made otherwise.
-        why = f"{type(error).__name__}: {shorten(error)}"
-    log.info("%s isn't written token by token (%s)", type(model).__name__, why, extra={"event": "places_not_own"})
-    return None
+        return None, f"{type(error).__name__}: {shorten(error)}"
+    if None in kept:
+        return None, "other numbers"
+    return (places, max(each for each in kept if each is not None)), ""
 
 
 @torch.inference_mode()
 def _kept_where_equal(model: Any, places: Places, shapes: Sequence[tuple[int, int]]) -> int | None:
-    """Bytes of a token, if rows of these shapes, by their own tokens and their sources', come out as alone."""
-    slab = SourceSlab(len(shapes) * sum(map(max, zip(*shapes, strict=True))) * 4, places)
-    alone = [_Alone(model, number, *shape) for number, shape in enumerate(shapes)]
-    for each in alone:
-        slab.add(each.cache)
+    """Bytes of a token, if rows of these shapes, by their own tokens and their sources', come out as alone.
+
+    All but the first have a second row, which reads the same source.
+    """
+    slab = SourceSlab(2 * len(shapes) * sum(map(max, zip(*shapes, strict=True))) * 4, places)
+    alone: list[_Alone] = []
+    for number, shape in enumerate(shapes):
+        for beam in range(2 if number else 1):
+            alone.append(_Alone(model, number, beam, *shape))
+            slab.add(alone[-1].cache, beside=len(alone) - 2 if beam else None)
+    apart: list[torch.Tensor] = []
     for step in range(3):
         tokens = [each.token(step) for each in alone]
-        with slab.placed(tokens):
-            ours = model(**slab.inputs(tokens), use_cache=True, return_dict=True).logits[:, -1]
+        inputs = slab.inputs(tokens)
+        with slab.placed(tokens, inputs):
+            ours = model(**inputs, use_cache=True, return_dict=True).logits[:, -1]
         slab.step()
         theirs = torch.cat([each.logits(token) for each, token in zip(alone, tokens, strict=True)])
-        if (ours - theirs).abs().max() > TOLERANCES.get(model.dtype, COARSE) * theirs.abs().max():
-            return None
+        apart.append((ours - theirs).abs().amax(dim=1) / theirs.abs().max())
+    shares = torch.cat(apart)
+    if not (shares.max() <= COARSE and shares.median() <= TOLERANCES.get(model.dtype, COARSE)):
+        return None
     layers: list[Any] = alone[0].cache.cross_attention_cache.layers
     kept: int = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
     return kept // shapes[0][1]
@@ -66,8 +90,8 @@ def _kept_where_equal(model: Any, places: Places, shapes: Sequence[tuple[int, in
 class _Alone:
     """A row of fixed tokens, written by itself."""
 
-    def __init__(self, model: Any, number: int, tokens: int, source: int) -> None:
-        self._model, self._number = model, number
+    def __init__(self, model: Any, number: int, beam: int, tokens: int, source: int) -> None:
+        self._model, self._number = model, 2 * number + beam
         size = model.get_encoder().config.hidden_size
         encoded = torch.arange(source * size, device=model.device).add(number).sin().reshape(1, source, size)
         self._encoded = BaseModelOutput(last_hidden_state=encoded.to(model.dtype))

@@ -31,7 +31,7 @@ class Prompt:
     @property
     def rows(self) -> int:
         """Rows that are written."""
-        return int(self.draft.ids.shape[0])
+        return self.draft.rows
 
     @property
     def read_rows(self) -> int:

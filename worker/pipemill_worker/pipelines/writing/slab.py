@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
+
+from pipemill_worker.pipelines.writing.draft import Draft
 
 #: Tokens and rows that a slab begins with; it doubles when it grows, since growing copies it.
 _TOKENS: Final = 128
@@ -111,7 +114,11 @@ class Slab:
         """Where each row's next token goes: its row, and its place in it."""
         return self._rows, self._lengths
 
-    def add(self, cache: Any, row: int = 0) -> int:
+    def tokens(self, drafts: Sequence[Draft]) -> int:
+        """The most that prompts may take together, each row as long as the longest."""
+        return sum(each.rows for each in drafts) * max(each.most_tokens for each in drafts)
+
+    def add(self, cache: Any, row: int = 0, beside: int | None = None) -> int:  # noqa: ARG002 - as for other slabs
         """Copy one row of a prompt's own cache into the next free row; which that is."""
         place, length = self.rows, int(cache.layers[0].keys.shape[2])
         self._reserve(cache, place + 1, length + 1)
@@ -183,8 +190,8 @@ class Slab:
         self.cache.layers = layers
         self._capacity = capacity
 
-    def placed(self, tokens: list[int]) -> AbstractContextManager[None]:  # noqa: ARG002 - as for other slabs
-        """Meanwhile a pass may read these: this one's ``inputs`` say all of it."""
+    def placed(self, tokens: list[int], inputs: Mapping[str, Any]) -> AbstractContextManager[None]:  # noqa: ARG002 - as for other slabs
+        """Meanwhile a pass may read these inputs, which say all of it here."""
         return nullcontext()
 
 

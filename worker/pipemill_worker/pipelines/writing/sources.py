@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -11,10 +11,11 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from pipemill_worker.pipelines.grouping import PADDABLE_WRITERS
-from pipemill_worker.pipelines.writing.draft import Source
+from pipemill_worker.pipelines.writing.draft import Draft, Source
 from pipemill_worker.pipelines.writing.places import Places
 from pipemill_worker.pipelines.writing.prompt import AnyPrompt
 from pipemill_worker.pipelines.writing.reading import READ_AT_ONCE, padded, read_together
+from pipemill_worker.pipelines.writing.sharing import Groups, grouped
 from pipemill_worker.pipelines.writing.slab import Read, Room, Slab, part_of
 
 #: Inputs of an encoder that reads a text; what else it is given are settings, or it reads something else.
@@ -22,11 +23,13 @@ _TEXT: Final = ("attention_mask", "input_ids")
 
 
 class SourceSlab:
-    """Rows as in ``Slab``, and for each the keys and values of its source."""
+    """Rows as in ``Slab``, and the keys and values of their sources: one for all rows of a prompt, or one each."""
 
     def __init__(self, max_tokens: int, places: Places) -> None:
         room = Room(max_tokens)
         self._own, self._sources, self._places = Slab(room), Slab(room), places
+        #: The source of each row, by its number in its slab.
+        self._of: list[int] = []
 
     @property
     def rows(self) -> int:
@@ -38,14 +41,32 @@ class SourceSlab:
         """What keys and values take."""
         return self._own.kept_bytes + self._sources.kept_bytes
 
-    def add(self, cache: Any, row: int = 0) -> int:
-        """Copy one row of a prompt's own cache into the next free row; which that is."""
-        self._sources.add(cache.cross_attention_cache, row)
+    def tokens(self, drafts: Sequence[Draft]) -> int:
+        """The most that prompts may take together, each row as long as the longest."""
+        rows = sum(each.rows for each in drafts)
+        sources = len(drafts) if self._places.shared else rows
+        longest = max(each.source_tokens for each in drafts) + 1
+        return rows * max(each.most_tokens for each in drafts) + sources * longest
+
+    def add(self, cache: Any, row: int = 0, beside: int | None = None) -> int:
+        """Copy one row of a prompt's own cache into the next free row; which that is.
+
+        ``beside`` is a row with the same source.
+        """
+        if beside is None or not self._places.shared:
+            self._of.append(self._sources.add(cache.cross_attention_cache, row))
+        else:
+            self._of.append(self._of[beside])
         return self._own.add(cache.self_attention_cache, row)
 
     def drop(self, place: int) -> int:
         """Free a row, as ``Slab.drop``."""
-        self._sources.drop(place)
+        source, last = self._of[place], self._of.pop()
+        if place != len(self._of):
+            self._of[place] = last
+        if source not in self._of:
+            moved = self._sources.drop(source)
+            self._of = [source if each == moved else each for each in self._of]
         return self._own.drop(place)
 
     def copy(self, place: int, into: int, start: int) -> None:
@@ -57,7 +78,7 @@ class SourceSlab:
         own, lengths = self._own.inputs(tokens), self._sources.lengths
         longest, device = max(lengths), own["input_ids"].device
         layers: list[Any] = [
-            Read(each.keys[: self.rows, :, :longest], each.values[: self.rows, :, :longest])
+            Read(each.keys[: len(lengths), :, :longest], each.values[: len(lengths), :, :longest])
             for each in self._sources.cache.layers
         ]
         like, mask = layers[0].keys, None
@@ -74,9 +95,14 @@ class SourceSlab:
             "past_key_values": EncoderDecoderCache(own["past_key_values"], Cache(layers=layers)),
         }
 
-    def placed(self, tokens: list[int]) -> AbstractContextManager[None]:
-        """Meanwhile a pass may read these, each row at its own place."""
-        return self._places.at(self._own.lengths, tokens)
+    @contextmanager
+    def placed(self, tokens: list[int], inputs: Mapping[str, Any]) -> Iterator[None]:
+        """Meanwhile a pass may read these inputs, each row at its own place and looking at its own source."""
+        groups = None
+        if self._of != list(range(self.rows)):
+            groups = Groups(self._of, [each.keys for each in inputs["past_key_values"].cross_attention_cache.layers])
+        with self._places.at(self._own.lengths, tokens), grouped(groups):
+            yield
 
     def step(self) -> None:
         """Each row has one token more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from pipemill_worker.pipelines.writing.lean import Lean
 from pipemill_worker.pipelines.writing.places import Places
 from pipemill_worker.pipelines.writing.prompt import AnyPrompt, Continued, Searched, prompt_of
 from pipemill_worker.pipelines.writing.reading import Reader
+from pipemill_worker.pipelines.writing.sharing import share_again
 from pipemill_worker.pipelines.writing.slab import Room, Slab
 from pipemill_worker.pipelines.writing.sources import SourceReader, SourceSlab
 
@@ -24,7 +25,7 @@ class Writer:
     def __init__(
         self, model: Any, *, max_rows: int, max_tokens: int, lean: Lean | None = None, places: Places | None = None
     ) -> None:
-        self._model = model
+        self._model, self._shares = model, places is not None and places.shared
         #: The model's own step in fewer operations.
         self._lean = lean
         #: Most answers that are written, however many beams are searched for each.
@@ -55,14 +56,13 @@ class Writer:
 
     def can_ever(self, draft: Draft) -> bool:
         """Whether a prompt fits at all. Alone it may have any number of rows."""
-        return _rows(draft) * _tokens([draft]) <= self._max_tokens
+        return self._slab.tokens([draft]) <= self._max_tokens
 
     def has_room(self, draft: Draft) -> bool:
         """Whether a prompt can join now: memory is set aside for all that it may write, so none is ever sent away."""
         drafts = [draft, *(each.draft for each in (*self._reader.waiting, *self._writing))]
-        answers = sum(_rows(each) // each.beams for each in drafts)
-        rows = sum(_rows(each) for each in drafts)
-        return (answers <= self._max_rows or len(drafts) == 1) and rows * _tokens(drafts) <= self._max_tokens
+        answers = sum(each.rows // each.beams for each in drafts)
+        return (answers <= self._max_rows or len(drafts) == 1) and self._slab.tokens(drafts) <= self._max_tokens
 
     def join(self, key: Hashable, draft: Draft, generator: torch.Generator | None = None) -> None:
         """Let a prompt take part from the next step on."""
@@ -129,17 +129,20 @@ class Writer:
 
     def _logits(self, tokens: list[int]) -> torch.Tensor:
         """What the model says to one more token in each row of the slab: ``[rows, vocabulary]``."""
+        if self._shares:
+            share_again(self._model)
         inputs = self._slab.inputs(tokens)
         if self._lean is not None and isinstance(self._slab, Slab):
             return self._lean(inputs, self._slab)
-        with self._slab.placed(tokens):
+        with self._slab.placed(tokens, inputs):
             logits: torch.Tensor = self._model(**inputs, use_cache=True, return_dict=True).logits[:, -1]
         return logits
 
     def _settle(self, prompt: AnyPrompt) -> None:
         """Give a prompt that was read its rows of the slab."""
-        rows = range(prompt.rows)
-        prompt.places = [self._slab.add(prompt.cache, row if prompt.apart else 0) for row in rows]
+        for row in range(prompt.rows):
+            first = prompt.places[0] if prompt.places else None
+            prompt.places.append(self._slab.add(prompt.cache, row if prompt.apart else 0, beside=first))
         prompt.draft.release()
         prompt.cache = None
         self._writing.append(prompt)
@@ -160,14 +163,3 @@ def _of_rows(logits: torch.Tensor, places: list[int]) -> torch.Tensor:
     first = places[0]
     ordered = places == list(range(first, first + len(places)))
     return logits[first : first + len(places)] if ordered else logits[places]
-
-
-def _rows(draft: Draft) -> int:
-    return int(draft.ids.shape[0])
-
-
-def _tokens(drafts: Iterable[Draft]) -> int:
-    """The most tokens that a row may take beside rows of these, each as long as the longest of them."""
-    drafts = list(drafts)
-    sources = max(each.source_tokens for each in drafts)
-    return max(each.most_tokens for each in drafts) + (sources + 1 if sources else 0)
