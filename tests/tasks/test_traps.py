@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipemill_worker.pipelines.factory import load_runner
 from pipemill_worker.pipelines.rules import Sharing
+from pipemill_worker.pipelines.writing.items import PipelineWriter
 from pipemill_worker.seams import JOINS
 from tests.tasks.bench import Bench
 from tests.tasks.compare import assert_same
@@ -205,6 +206,12 @@ def test_whispers_are_written_together(bench: Bench) -> None:
         for sound, parameters in asked
     ]
     assert_same(finish_batched(runner, prepared).answers, direct)
+    narrow = PipelineWriter(
+        runner.pipe.model, lambda: runner._threads.stages, max_rows=1, max_tokens=1_000, places=runner.writer._places
+    )
+    outputs = narrow.write_all([item for each in prepared for item in each.items])
+    one_by_one = [runner.finish(each, [output]) for each, output in zip(prepared, outputs, strict=True)]
+    assert_same(one_by_one, direct)
 
 
 def test_a_sound_is_encoded_once(bench: Bench) -> None:

@@ -59,8 +59,9 @@ _WRITES: Final = (
     " of its own runs alone"
 )
 _ENCODES: Final = (
-    "greedy and beam searches with equal settings, inputs padded; what draws by chance or stops at a text of its own"
-    " runs alone"
+    "texts join and leave at every token, whatever their settings, beams included. Models whose texts don't come out so"
+    " as alone: greedy and beam searches with equal settings, inputs padded; what draws by chance or stops at a text of"
+    " its own runs alone"
 )
 
 
@@ -96,8 +97,8 @@ TASK_RULES: Final[Mapping[str, TaskRule]] = MappingProxyType(
         ),
         "automatic-speech-recognition": TaskRule(
             sharing=Sharing.EXACT,
-            why="chunks of equal length (all full chunks; Whisper's always, up to 30 s): padding is heard as sound."
-            " Alone: sounds over Whisper's 30 s that aren't chunked, return_language, its timestamps of words, draws",
+            why="chunks of equal length (all full chunks): padding is heard as sound. Whisper's join and leave at every"
+            " token, whatever their settings, but for timestamps of words, which run alone",
             per_item=frozenset({"is_last"}),
             listed=frozenset({"stride"}),
             generates=True,
@@ -147,7 +148,7 @@ TASK_RULES: Final[Mapping[str, TaskRule]] = MappingProxyType(
         "text-classification": _text(),
         "text-generation": _writes(
             "prompts join and leave at every token, whatever their settings, with models that need nothing but keys and"
-            f" values. Beams, and other models: {_WRITES}",
+            f" values. Other models, and beams that draw: {_WRITES}",
             Sharing.EXACT,
             "prompt_text",
         ),

@@ -120,24 +120,23 @@ class PipelineWriter:
         if not self._writer.can_ever(draft):
             if draft.source is not None or draft.beams > 1:  # Those can be written in a batch of their own kind.
                 return False
-            rows = draft.ids.shape[0]
             most = max(self._max_tokens, 0 if self._engine is None else self._engine.max_tokens)
             raise InvalidInput(
-                f"{rows} answers of up to {draft.most_tokens} tokens, the prompt's included, don't fit into the"
+                f"{draft.rows} answers of up to {draft.most_tokens} tokens, the prompt's included, don't fit into the"
                 f" {most} tokens that are kept: ask for fewer, or lower max_new_tokens"
             )
         return True
 
     def offer(self, item: Item) -> bool:
         """Let an item take part from the next step on; False when there is no room for it now."""
-        waiting = self._waiting
-        if self._listened:
+        if self._listened or self._going_on:  # Who has begun goes on first.
             return False
+        waiting = self._waiting
         course, draft = waiting if waiting is not None and waiting[0].item is item else self._begun(item)
         self._waiting = None if self._writer.has_room(draft) else (course, draft)
         if self._waiting:
             return False
-        if item.follower is not None and draft.ids.shape[0] == 1:
+        if item.follower is not None and draft.rows == 1:
             self._writer.followed.add(id(item))
         self._join(course, draft)
         return True
