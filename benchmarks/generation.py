@@ -30,6 +30,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.direct import Direct, Generates, Request, Side
 from benchmarks.material import TRANSFORMERS
 from pipemill_worker.pipelines.loading.allocator import keep_freed_memory
 from pipemill_worker.pipelines.writing.draft import Draft
@@ -67,8 +68,6 @@ MANY: Final = 64
 LONG: Final = 512
 _set_threads: Any = torch.set_num_threads
 
-Request = tuple[list[int], int]
-Side = Callable[[Sequence[Request]], list[list[int]]]
 #: Seconds, and the texts.
 Timed = Callable[[Sequence[Request]], tuple[float, list[list[int]]]]
 
@@ -85,18 +84,7 @@ def requests() -> list[Request]:
     ]
 
 
-class _Generates:
-    """What a pipeline does with its model, and no more."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def forward(self, inputs: dict[str, torch.Tensor], **parameters: Any) -> Any:
-        """Write."""
-        return self.model.generate(**inputs, **parameters)
-
-
-class Sides:
+class Sides(Direct):
     """The ways to write."""
 
     def __init__(self) -> None:
@@ -105,19 +93,8 @@ class Sides:
         self.model = TRANSFORMERS.LlamaForCausalLM(TRANSFORMERS.LlamaConfig(**MODEL)).eval()
         self._ours = copy.deepcopy(self.model)
         self._lean = lean(self._ours, prepack(self._ours))
-        self._drafter = Drafter(_Generates(self._ours))
+        self._drafter = Drafter(Generates(self._ours))
         self._writer = Writer(self._ours, max_rows=PROMPTS, max_tokens=1 << 20, lean=self._lean)
-
-    def sequential(self, asked: Sequence[Request]) -> list[list[int]]:
-        """One call after the other."""
-        return [self._generate([request])[0] for request in asked]
-
-    def static(self, asked: Sequence[Request], size: int) -> list[list[int]]:
-        """Batches in the order of arrival, padded on the left, each written to its longest."""
-        written: list[list[int]] = []
-        for start in range(0, len(asked), size):
-            written += self._generate(asked[start : start + size])
-        return written
 
     def _generate(self, asked: Sequence[Request]) -> list[list[int]]:
         longest = max(len(prompt) for prompt, _ in asked)

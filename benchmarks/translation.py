@@ -14,7 +14,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.direct import Direct, Generates, Request, Side
 from benchmarks.material import TRANSFORMERS
 from pipemill_worker.pipelines.loading.allocator import keep_freed_memory
 from pipemill_worker.pipelines.writing.drafting import Drafter
@@ -54,9 +55,6 @@ MODEL: Final[dict[str, Any]] = {
 BEAMS: Final = (1, 4)
 _set_threads: Any = torch.set_num_threads
 
-Request = tuple[list[int], int]
-Side = Callable[[Sequence[Request]], list[list[int]]]
-
 
 def requests() -> list[Request]:
     """Sources as token ids, and how many tokens each one's answer has: a fixed choice."""
@@ -70,18 +68,7 @@ def requests() -> list[Request]:
     return made
 
 
-class _Generates:
-    """What a pipeline does with its model, and no more."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def forward(self, inputs: dict[str, torch.Tensor], **parameters: Any) -> Any:
-        """Write."""
-        return self.model.generate(**inputs, **parameters)
-
-
-class Sides:
+class Sides(Direct):
     """The ways to write, with so many beams."""
 
     def __init__(self, beams: int) -> None:
@@ -92,24 +79,13 @@ class Sides:
         found = placing(ours)
         if found is None:
             raise RuntimeError("this model's answers can't be written together")
-        self._drafter = Drafter(_Generates(ours))
+        self._drafter = Drafter(Generates(ours))
         self._writer = Writer(ours, max_rows=SOURCES, max_tokens=1 << 20, places=found[0])
 
     @staticmethod
     def _made() -> Any:
         torch.manual_seed(0)
         return TRANSFORMERS.MarianMTModel(TRANSFORMERS.MarianConfig(**MODEL)).eval()
-
-    def sequential(self, asked: Sequence[Request]) -> list[list[int]]:
-        """One call after the other."""
-        return [self._generate([request])[0] for request in asked]
-
-    def static(self, asked: Sequence[Request], size: int) -> list[list[int]]:
-        """Batches in the order of arrival, each written to its longest."""
-        written: list[list[int]] = []
-        for start in range(0, len(asked), size):
-            written += self._generate(asked[start : start + size])
-        return written
 
     def _generate(self, asked: Sequence[Request]) -> list[list[int]]:
         longest = max(len(source) for source, _ in asked)

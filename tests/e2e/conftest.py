@@ -37,6 +37,17 @@ def broker(broker_url: str) -> Iterator[redis.Redis]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Direct calls add in the worker's order, on one thread, and leave it the other core."""
+    import torch  # noqa: PLC0415  # which most of these tests leave to workers
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of tiny random models, one for each task, and one that fails on the word "example"."""

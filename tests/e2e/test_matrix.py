@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Final
 
 import pytest
-import torch
 
 from pipemill import Client, Job
 from pipemill.embedded import EmbeddedBroker
@@ -23,6 +22,8 @@ from tests.tasks import models
 from tests.tasks.bench import Bench, shared_bench
 from tests.tasks.compare import assert_same
 from tests.tasks.matrix import ALONE, ROWS, SHARING
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 #: Rows by the worker that serves them.
 FAMILIES: Final[Mapping[str, list[str]]] = {
@@ -42,15 +43,6 @@ class Family:
     worker: Process
     #: By row.
     jobs: Mapping[str, list[Job]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Direct calls add in the worker's order: on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from pipemill import Client
 from tests.e2e.rig import Serve, report_on
@@ -20,6 +18,8 @@ from tests.unit.pipelines.own.models import own_pipeline
 from tests.unit.pipelines.test_writing_sources import KINDS, direct, prompts
 from tests.unit.pipelines.tiny import sentence
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUEUES = """
 worker: {{lease_seconds: 2, torch_threads: 1, max_deliveries: 10}}
 queues:
@@ -27,15 +27,6 @@ queues:
   hear: {{task: automatic-speech-recognition, model: {folder}/whisper, device: cpu, prefetch: 64}}
 """
 WHISPER = ROWS["automatic-speech-recognition.whisper"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Direct calls leave a core to the worker."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def queues(folder: Path) -> str:
