@@ -69,17 +69,22 @@ class Writing:
         for entry in _joiners(lane):
             work = entry.work
             entry.item.follower = work if work.stream is not None and len(work.outputs) == 1 else None
+            started = time.perf_counter()
             try:
-                if not self._writer.offer(entry.item):
-                    break
+                with self._device.watching(lane, [*lane.running, entry]):  # It may listen for a language.
+                    joined = self._writer.offer(entry.item)
             except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to this job
                 text = "queue %s: a job can't be written with others (%s), writing it alone"
                 log.warning(text, lane.name, type(error).__name__, extra={"event": "batch_failed"})
                 lane.take_out([entry])
                 ends += self._run_beside([entry])
             else:
+                if not joined:
+                    break
                 lane.take_out([entry])
                 lane.running = [*lane.running, entry]
+            finally:
+                self._stepped += time.perf_counter() - started
         return ends
 
     def _step(self) -> list[End]:

@@ -59,9 +59,9 @@ _WRITES: Final = (
     " of its own runs alone"
 )
 _ENCODES: Final = (
-    "texts join and leave at every token, whatever their settings, beams included. Models whose texts don't come out so"
-    " as alone: greedy and beam searches with equal settings, inputs padded; what draws by chance or stops at a text of"
-    " its own runs alone"
+    "texts join and leave at every token, each with its own settings, beams included. Beams that draw, and models whose"
+    " texts don't come out so as alone: greedy and beam searches with equal settings, inputs padded; what draws by"
+    " chance or stops at a text of its own runs alone"
 )
 
 
@@ -98,7 +98,8 @@ TASK_RULES: Final[Mapping[str, TaskRule]] = MappingProxyType(
         "automatic-speech-recognition": TaskRule(
             sharing=Sharing.EXACT,
             why="chunks of equal length (all full chunks): padding is heard as sound. Whisper's join and leave at every"
-            " token, whatever their settings, but for timestamps of words, which run alone",
+            " token, each with its own settings; alone: timestamps of words, thresholds of speech and probability,"
+            " windows that go by those before, several answers, several chunks with a seed",
             per_item=frozenset({"is_last"}),
             listed=frozenset({"stride"}),
             generates=True,

@@ -41,6 +41,7 @@ from pipemill_worker.pipelines.staged import Plan, Stages, StagesPerThread
 from pipemill_worker.pipelines.underway import Underway, watched
 from pipemill_worker.pipelines.warming import SelfCheck, warm_up
 from pipemill_worker.pipelines.writing.account import account_of, speller_of
+from pipemill_worker.pipelines.writing.draft import READING
 from pipemill_worker.pipelines.writing.items import writer_for
 from pipemill_worker.policy.calibration import Bounds, Calibration
 from pipemill_worker.seams import JOINS, Account, Item, Prepared, Speller
@@ -179,7 +180,7 @@ class TransformersRunner:
     def account(self, prepared: Prepared, outputs: Sequence[Any], *, followed: bool) -> Account:
         """What can be told of how one job's outputs were written; its text only if that is ``followed``."""
         notes: _Notes = prepared.state
-        if not self._generates:
+        if not self._generates or (self.pipe.model.config.is_encoder_decoder and self.task not in READING):
             return Account()
         flat = outputs[0] if notes.bundled else outputs
         lengths = [part.length for item in prepared.items for part in item.payload.parts]

@@ -54,7 +54,7 @@ class BeamSearch:
 
     def step(self, logits: torch.Tensor) -> bool:
         """Go on by these scores of the next token, [beams, vocabulary]; whether the search has ended."""
-        config, length = self._config, self._length
+        length = self._length
         log_probs = torch.log_softmax(logits.float(), dim=-1)
         log_probs = self._processors(self._running[0, :, :length], log_probs)
         totals = (log_probs + self._scores[0, :, None]).reshape(1, -1)
@@ -80,6 +80,15 @@ class BeamSearch:
             next_token_hits_stopping_criteria=stopped,
             num_beams=self._beams,
         )
+        self._note_finished(top_scores, top, top_origins, stopped)
+        self.tokens = self._running[0, :, length].tolist()
+        self.parents = self._origins[0, :, length - self._start].tolist()
+        self._length += 1
+        return self._has_ended(stopped)
+
+    def _note_finished(
+        self, top_scores: torch.Tensor, top: torch.Tensor, top_origins: torch.Tensor, stopped: torch.Tensor
+    ) -> None:
         self._finished, self._finished_scores, self._finished_origins, self._is_finished = (
             _mixin._update_finished_beams(  # noqa: SLF001 - as above
                 _own,
@@ -94,16 +103,12 @@ class BeamSearch:
                 next_token_hits_stopping_criteria=stopped,
                 top_num_beam_mask=self._best,
                 num_beams=self._beams,
-                cur_len=length,
+                cur_len=self._length,
                 decoder_prompt_len=self._start,
-                length_penalty=config.length_penalty,
-                early_stopping=config.early_stopping,
+                length_penalty=self._config.length_penalty,
+                early_stopping=self._config.early_stopping,
             )
         )
-        self.tokens = self._running[0, :, length].tolist()
-        self.parents = self._origins[0, :, length - self._start].tolist()
-        self._length += 1
-        return self._has_ended(stopped)
 
     def _has_ended(self, stopped: torch.Tensor) -> bool:
         config = self._config

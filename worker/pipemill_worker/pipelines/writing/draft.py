@@ -88,8 +88,11 @@ class Draft:
         silent = not config.return_dict_in_generate and not config.guidance_scale and not config.max_time
         searches = self.beams == 1 or not (config.do_sample or config.low_memory)  # Beams draw from torch's own chance.
         forgets = not any(type(each).__name__ in _REMEMBERING for each in self.processors)
+        # Whisper's generate has rows of its own making for several answers, and masks tokens of windows before.
+        alike = self.rows == max(self.beams, config.num_return_sequences or 1)
+        alike = alike and not getattr(config, "condition_on_prev_tokens", False)
         whole = self._begins_plainly() if self.source is None else given.keys() <= _DECODING and self.source_tokens > 0
-        return plain_cache and silent and searches and forgets and bool(config.use_cache) and whole
+        return plain_cache and silent and searches and forgets and alike and bool(config.use_cache) and whole
 
     def release(self) -> None:
         """Let go of what only the first pass needs."""

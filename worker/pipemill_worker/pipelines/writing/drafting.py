@@ -64,6 +64,7 @@ class _Drafting:
         model_kwargs.pop("tokenizer", None)  # It was for what stops at a text.
         draft = Draft(input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
         if isinstance(source := model_kwargs.get("encoder_outputs"), Source):
+            source = Source({name: _first(value) for name, value in source.items()})  # All rows are given the same.
             ids = source.get("input_ids")
             draft.source = source
             draft.source_tokens = self.config.max_source_positions if ids is None else ids.shape[1]
@@ -95,6 +96,10 @@ class _Drafting:
 
     def _supports_mm_encoder_outputs(self) -> bool:
         return False  # Images are looked at in the first pass, by the thread that owns the device.
+
+
+def _first(value: Any) -> Any:
+    return value[:1] if isinstance(value, torch.Tensor) else value
 
 
 class _Listening:

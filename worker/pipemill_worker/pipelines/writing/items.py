@@ -40,8 +40,8 @@ class Writes(Protocol):
         """Whether there is anything to write."""
         ...
 
-    def can_ever(self, draft: Draft) -> bool:
-        """Whether a prompt fits at all."""
+    def can_ever(self, draft: Draft, copies: int = 1) -> bool:
+        """Whether so many of a prompt fit at all."""
         ...
 
     def has_room(self, draft: Draft) -> bool:
@@ -117,9 +117,9 @@ class PipelineWriter:
         draft = self._stages().draft(model_inputs, forward)
         if draft is None or not draft.may_join():
             return False
+        if draft.source is not None or draft.beams > 1:
+            return self._writer.can_ever(draft, 2)  # Else a batch of its own kind is better.
         if not self._writer.can_ever(draft):
-            if draft.source is not None or draft.beams > 1:  # Those can be written in a batch of their own kind.
-                return False
             most = max(self._max_tokens, 0 if self._engine is None else self._engine.max_tokens)
             raise InvalidInput(
                 f"{draft.rows} answers of up to {draft.most_tokens} tokens, the prompt's included, don't fit into the"
@@ -172,6 +172,7 @@ class PipelineWriter:
         self._writer = self._new()
         self._courses.clear()
         self._going_on.clear()
+        self._waiting = None
         self.told = ()
 
     def write_all(self, items: Sequence[Item]) -> list[Any]:
@@ -213,7 +214,7 @@ class PipelineWriter:
             if outputs.may_join() and self._writer.can_ever(outputs):
                 self._going_on.append((course, outputs))
                 return []
-            outputs = self._stages().forward(dict(payload.inputs), payload.forward)  # By itself, from the beginning.
+            raise RuntimeError("a prompt can't go on beside others: it is written alone, from the beginning")
         return [(item, [outputs] if item.payload.bundle else outputs)]
 
 

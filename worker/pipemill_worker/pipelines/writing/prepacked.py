@@ -20,7 +20,7 @@ _USUAL_ROWS: Final = 16
 #: Layers of one module that look at the same inputs, by their names.
 _SIDE_BY_SIDE: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("q", "k", "v"), ("wi_0", "wi_1"))
 #: Modules whose layers so called look at different inputs: what is written at what was read.
-_APART: Final = frozenset({"EncDecAttention", "encoder_attn"})
+_APART: Final = frozenset({"EncDecAttention", "cross_attention", "cross_attn", "encoder_attn"})
 
 _kernels: Any = torch.ops.mkldnn
 _has_kernels: Any = torch.backends.mkldnn.is_available

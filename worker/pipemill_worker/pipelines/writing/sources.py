@@ -158,7 +158,7 @@ class SourceReader:
 
     def _pass(self, prompts: Sequence[AnyPrompt]) -> list[torch.Tensor]:
         first, ids = prompts[0].draft, torch.cat([each.draft.ids[:1] for each in prompts])
-        source = {name: _of_one(value) for name, value in _source(prompts[0]).items()}
+        source = dict(_source(prompts[0]))
         if len(prompts) > 1:
             source |= {name: padded([_source(each)[name][0] for each in prompts]) for name in _TEXT}
         cache = first.model_kwargs["past_key_values"]
@@ -187,8 +187,3 @@ def _is_text(prompt: AnyPrompt) -> bool:
     """Whether the source is nothing but tokens."""
     tensors = sorted(name for name, value in _source(prompt).items() if isinstance(value, torch.Tensor))
     return tuple(tensors) == _TEXT
-
-
-def _of_one(value: Any) -> Any:
-    """What one row is given of what all rows of a prompt are."""
-    return value[:1] if isinstance(value, torch.Tensor) else value

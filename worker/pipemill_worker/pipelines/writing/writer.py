@@ -54,9 +54,9 @@ class Writer:
         """What keys and values of all rows take, and those of prompts that are being read."""
         return self._slab.kept_bytes + self._reader.kept_bytes
 
-    def can_ever(self, draft: Draft) -> bool:
-        """Whether a prompt fits at all. Alone it may have any number of rows."""
-        return self._slab.tokens([draft]) <= self._max_tokens
+    def can_ever(self, draft: Draft, copies: int = 1) -> bool:
+        """Whether so many of a prompt fit at all. Alone it may have any number of rows."""
+        return self._slab.tokens([draft] * copies) <= self._max_tokens
 
     def has_room(self, draft: Draft) -> bool:
         """Whether a prompt can join now: memory is set aside for all that it may write, so none is ever sent away."""

@@ -101,9 +101,9 @@ class Routed:
         """Whether there is anything to write."""
         return bool(self._texts or self._displaced or self._ours.busy)
 
-    def can_ever(self, draft: Draft) -> bool:
-        """Whether a prompt fits at all."""
-        return self._suits(draft) or self._ours.can_ever(draft)
+    def can_ever(self, draft: Draft, copies: int = 1) -> bool:
+        """Whether so many of a prompt fit at all."""
+        return self._suits(draft) or self._ours.can_ever(draft, copies)
 
     def has_room(self, draft: Draft) -> bool:
         """Whether a prompt can join now."""
