@@ -9,7 +9,6 @@ first token. And 64 texts of 512 tokens with room for a third of them: what thei
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import os
@@ -19,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.direct import Direct, Generates, Request, Side
+from benchmarks.direct import FIRST, Direct, Generates, Request, Timed, by_turns, faster, options, timed
 from benchmarks.material import TRANSFORMERS
 from pipemill_worker.pipelines.loading.allocator import keep_freed_memory
 from pipemill_worker.pipelines.writing.draft import Draft
@@ -56,7 +55,7 @@ MODEL: Final[dict[str, Any]] = {
     "eos_token_id": None,
 }
 #: Our rate ÷ another's; vLLM's where it runs.
-BARS: Final = {"one after the other": 5.0, "vLLM": 0.9}
+BARS: Final = {FIRST: 5.0, "vLLM": 0.9}
 #: The Python that has vLLM (`scripts/bootstrap-generation`).
 VLLM_PYTHON: Final = Path(__file__).parents[1] / ".venv-vllm/bin/python"
 #: Steps that a prompt may wait for its first token beside its own reading, at the median.
@@ -67,9 +66,6 @@ STEPS_APART: Final = 4
 MANY: Final = 64
 LONG: Final = 512
 _set_threads: Any = torch.set_num_threads
-
-#: Seconds, and the texts.
-Timed = Callable[[Sequence[Request]], tuple[float, list[list[int]]]]
 
 
 def requests() -> list[Request]:
@@ -213,15 +209,6 @@ class Vllm:
         return answer["seconds"], answer["texts"]
 
 
-def _timed(way: Side) -> Timed:
-    def run(asked: Sequence[Request]) -> tuple[float, list[list[int]]]:
-        started = time.perf_counter()
-        texts = way(asked)
-        return time.perf_counter() - started, texts
-
-    return run
-
-
 def measure(repeats: int) -> dict[str, Any]:
     """Tokens a second of each way, and how many texts are the sequential calls'."""
     with ExitStack() as stack:
@@ -235,35 +222,22 @@ def _measure(repeats: int, stack: ExitStack) -> dict[str, Any]:
     keep_freed_memory()  # As a worker does; it serves the other ways as well.
     sides, asked = Sides(), requests()
     ways: dict[str, Timed] = {
-        "one after the other": _timed(sides.sequential),
-        **{f"static batches of {size}": _timed(partial(sides.static, size=size)) for size in (8, 32)},
-        "transformers' continuous batching": _timed(sides.continuous),
-        "pipemill": _timed(sides.together),
+        FIRST: timed(sides.sequential),
+        **{f"static batches of {size}": timed(partial(sides.static, size=size)) for size in (8, 32)},
+        "transformers' continuous batching": timed(sides.continuous),
+        "pipemill": timed(sides.together),
     }
     if VLLM_PYTHON.exists():
         ways["vLLM"] = Vllm(sides.model, stack, core).written
     tokens = sum(new for _, new in asked)
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    texts: dict[str, list[list[int]]] = {}
-    for way in ways.values():
-        way(asked[:4])  # What is made once.
-    for _ in range(repeats):
-        for name, way in ways.items():
-            seconds, texts[name] = way(asked)
-            rates[name].append(tokens / seconds)
-    first = texts["one after the other"]
-    same = {name: sum(one == other for one, other in zip(first, each, strict=True)) for name, each in texts.items()}
-    ratios = {
-        name: statistics.median(ours / theirs for ours, theirs in zip(rates["pipemill"], each, strict=True))
-        for name, each in rates.items()
-        if name in BARS
-    }
+    seconds, same = by_turns(ways, asked, repeats)
+    ratios = {name: faster(seconds["pipemill"], each) for name, each in seconds.items() if name in BARS}
     waits = sides.first_tokens(asked)
     peak, most = sides.memory()
     fast = all(ratio >= BARS[name] for name, ratio in ratios.items())
     met = fast and same["pipemill"] == PROMPTS and statistics.median(waits) <= BAR_STEPS and peak <= most
     return {
-        "tokens_per_second": rates,
+        "tokens_per_second": {name: [tokens / each for each in took] for name, took in seconds.items()},
         "same_texts": same,
         "of": PROMPTS,
         "ratios": ratios,
@@ -293,12 +267,9 @@ def show(figures: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="turns of each way (3)")
-    options = parser.parse_args()
-    figures = measure(options.repeats)
-    if options.json:
+    asked = options(__doc__)
+    figures = measure(asked.repeats)
+    if asked.json:
         print(json.dumps(figures))
     else:
         show(figures)

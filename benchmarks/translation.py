@@ -8,12 +8,10 @@ are medians; the ratios are what counts.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
@@ -23,12 +21,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.direct import Direct, Generates, Request, Side
+from benchmarks.direct import FIRST, Direct, Generates, Request, by_turns, faster, options, timed
 from benchmarks.material import TRANSFORMERS
 from pipemill_worker.pipelines.loading.allocator import keep_freed_memory
 from pipemill_worker.pipelines.writing.drafting import Drafter
-from pipemill_worker.pipelines.writing.placing import placing
 from pipemill_worker.pipelines.writing.prepacked import prepack
+from pipemill_worker.pipelines.writing.proof import proven_places
 from pipemill_worker.pipelines.writing.writer import Writer
 
 SOURCES: Final = 32
@@ -76,7 +74,7 @@ class Sides(Direct):
         self._beams = beams
         self._model, ours = self._made(), self._made()
         prepack(ours)
-        found = placing(ours)
+        found = proven_places(ours)
         if found is None:
             raise RuntimeError("this model's answers can't be written together")
         self._drafter = Drafter(Generates(ours))
@@ -125,29 +123,17 @@ def measure(repeats: int) -> dict[str, Any]:
 
 def _measure(sides: Sides, repeats: int) -> dict[str, Any]:
     asked = requests()
-    ways: dict[str, Side] = {
-        "one after the other": sides.sequential,
-        **{f"static batches of {size}": partial(sides.static, size=size) for size in (8, 32)},
-        "pipemill": sides.together,
+    ways = {
+        FIRST: timed(sides.sequential),
+        **{f"static batches of {size}": timed(partial(sides.static, size=size)) for size in (8, 32)},
+        "pipemill": timed(sides.together),
     }
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    answers: dict[str, list[list[int]]] = {}
-    for way in ways.values():
-        way(asked[:4])  # What is made once.
-    for _ in range(repeats):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            answers[name] = way(asked)
-            rates[name].append(len(asked) / (time.perf_counter() - started))
-    first = answers["one after the other"]
+    seconds, same = by_turns(ways, asked, repeats)
     return {
-        "answers_per_second": rates,
-        "same": {name: sum(map(list.__eq__, first, each)) for name, each in answers.items()},
+        "answers_per_second": {name: [len(asked) / each for each in took] for name, took in seconds.items()},
+        "same": same,
         "of": len(asked),
-        "ratios": {
-            name: statistics.median(ours / theirs for ours, theirs in zip(rates["pipemill"], each, strict=True))
-            for name, each in rates.items()
-        },
+        "ratios": {name: faster(seconds["pipemill"], each) for name, each in seconds.items()},
     }
 
 
@@ -163,12 +149,9 @@ def show(figures: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="turns of each way (3)")
-    options = parser.parse_args()
-    figures = measure(options.repeats)
-    if options.json:
+    asked = options(__doc__)
+    figures = measure(asked.repeats)
+    if asked.json:
         print(json.dumps(figures))
     else:
         show(figures)

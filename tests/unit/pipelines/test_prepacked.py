@@ -83,6 +83,14 @@ def test_layers_of_different_kinds_stay_apart() -> None:
     assert len({id(each) for each in prepack(model).values()}) == 4
 
 
+def test_what_looks_at_a_source_stays_apart() -> None:
+    """Queries come from what is written, keys and values from what was read: none computes for the others."""
+    model = nn.Module()
+    model.self_attn, model.encoder_attn = Attention(bias=True), Attention(bias=True)
+    products = prepack(model)
+    assert [len(products[id(each.q_proj)].sizes) for each in (model.self_attn, model.encoder_attn)] == [3, 1]
+
+
 def test_weights_that_are_large_or_halves_have_one_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second one would take too much memory, or gains nothing."""
     assert prepack(nn.Linear(8, 8).bfloat16()) == {}

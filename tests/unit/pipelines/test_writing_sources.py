@@ -22,7 +22,7 @@ from pipemill_worker.pipelines.runner import TransformersRunner
 from pipemill_worker.pipelines.writing.beams import followed
 from pipemill_worker.pipelines.writing.items import PipelineWriter
 from pipemill_worker.pipelines.writing.places import Places
-from pipemill_worker.pipelines.writing.placing import placing
+from pipemill_worker.pipelines.writing.proof import proven_places
 from pipemill_worker.pipelines.writing.sharing import Groups
 from pipemill_worker.pipelines.writing.slab import Read, Room, Slab
 from pipemill_worker.pipelines.writing.sources import SourceSlab
@@ -196,7 +196,7 @@ def test_memory_holds_sources_and_texts_together() -> None:
     Who needs more than all of it is left to batches of equal parameters.
     """
     model, threads = runner("bart").pipe.model, runner("bart")._threads
-    found = placing(model)
+    found = proven_places(model)
     assert found is not None
     places, token_bytes = found
     writer = PipelineWriter(model, lambda: threads.stages, max_rows=64, max_tokens=300, places=places)
@@ -225,12 +225,26 @@ def test_a_model_that_makes_otherwise_of_places_keeps_to_groups(caplog: pytest.L
     assert "LEDForConditionalGeneration isn't written token by token (other numbers)" in caplog.messages
 
 
+def test_a_model_whose_sources_can_not_be_shared_keeps_one_for_each_row(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written together all the same, looks as it did, and the log says so."""
+    monkeypatch.setattr(Groups, "holds", lambda *_: False)
+    model = own_pipeline("text2text-generation", "bart", **_BART).model
+    with caplog.at_level(logging.INFO):
+        found = proven_places(model)
+    assert found is not None
+    assert not found[0].shared
+    assert model.config._attn_implementation == "sdpa"
+    assert any("looks at sources row by row" in message for message in caplog.messages)
+
+
 def test_a_decoder_of_another_build_keeps_to_groups(caplog: pytest.LogCaptureFixture) -> None:
     """What can't be tried isn't taken."""
     model = own_pipeline("text2text-generation", "bart", **_BART).model
     del model.model.decoder.embed_positions
     with caplog.at_level(logging.INFO):
-        assert placing(model) is None
+        assert proven_places(model) is None
     assert any("isn't written token by token (AttributeError: " in message for message in caplog.messages)
 
 

@@ -16,8 +16,6 @@ _SEEN_FIRST: Final = frozenset({"image_sizes", "pixel_attention_mask", "pixel_va
 _DECODING: Final = frozenset({"attention_mask", "encoder_outputs", "logits_to_keep", "past_key_values", "use_cache"})
 #: Models that see images in their first pass, and go on from keys and values alone.
 _SEEING: Final = frozenset({"idefics3", "llava", "smolvlm"})
-
-
 #: Models that hear a sound once, and write what they heard.
 _HEARING: Final = frozenset({"whisper"})
 #: What of a draft's processors keeps something that is asked for afterwards.

@@ -25,12 +25,13 @@ class Past:
     #: What was listened to, and what the encoder made of it.
     heard: tuple[torch.Tensor, Any] | None = None
 
-    def encoded(self, source: Source) -> Any:
-        """What an encoder makes of a source, if it was heard already; else ``None``."""
+    def take_encoded(self, source: Source) -> Any:
+        """What an encoder makes of a source, if it was heard already, else ``None``; it is kept for one source only."""
+        heard, self.heard = self.heard, None
         sound = source.get("input_features")
-        if self.heard is None or sound is None or not torch.equal(sound, self.heard[0]):
+        if heard is None or sound is None or not torch.equal(sound, heard[0]):
             return None
-        return self.heard[1]
+        return heard[1]
 
 
 class _Drafted(Exception):
@@ -68,7 +69,7 @@ class _Drafting:
             ids = source.get("input_ids")
             draft.source = source
             draft.source_tokens = self.config.max_source_positions if ids is None else ids.shape[1]
-            draft.encoded = None if self.past is None else self.past.encoded(source)
+            draft.encoded = None if self.past is None else self.past.take_encoded(source)
         raise _Drafted(draft)
 
     _beam_search = _sample

@@ -21,8 +21,8 @@ from pipemill_worker.pipelines.writing.engines.rows import RowEngine
 from pipemill_worker.pipelines.writing.engines.vllm_engine import open_vllm
 from pipemill_worker.pipelines.writing.lean import lean
 from pipemill_worker.pipelines.writing.places import Places
-from pipemill_worker.pipelines.writing.placing import placing
 from pipemill_worker.pipelines.writing.prepacked import prepack
+from pipemill_worker.pipelines.writing.proof import proven_places
 from pipemill_worker.pipelines.writing.writer import Writer
 from pipemill_worker.seams import Item
 
@@ -237,7 +237,7 @@ def writer_for(
     if not can:
         return None
     if model.config.is_encoder_decoder:
-        found = placing(model)
+        found = proven_places(model)
         if found is None:
             return None
         places, token_bytes = found

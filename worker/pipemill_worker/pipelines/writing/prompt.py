@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import TypeAlias
 
@@ -13,7 +14,7 @@ from pipemill_worker.pipelines.writing.choosing import alike
 from pipemill_worker.pipelines.writing.draft import Draft
 
 
-class Prompt:
+class Prompt(ABC):
     """What is common to all ways to write."""
 
     def __init__(self, key: Hashable, draft: Draft) -> None:
@@ -39,13 +40,13 @@ class Prompt:
         return self.rows if self.apart else 1
 
     @property
+    @abstractmethod
     def last(self) -> Sequence[int]:
         """Each row's last token."""
-        raise NotImplementedError
 
+    @abstractmethod
     def written(self) -> torch.Tensor:
         """All tokens, the prompt's included: [answers, tokens], filled up to the longest answer."""
-        raise NotImplementedError
 
 
 class Continued(Prompt):

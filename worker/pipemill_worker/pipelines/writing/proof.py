@@ -27,26 +27,27 @@ _TEXTS: Final = (((1, 4),), ((2, 5), (2, 5)), ((1, 3), (5, 7), (3, 5)))
 _SOUNDS: Final = (((1, 4),), ((2, 4), (2, 4)), ((1, 4), (5, 4), (3, 4)))
 
 
-def placing(model: Any) -> tuple[Places, int] | None:
+def proven_places(model: Any) -> tuple[Places, int] | None:
     """What puts the rows of an encoder-decoder's steps at places of their own, and the bytes that a token is kept in.
 
     ``None`` for models whose rows then don't come out as they do alone, which is tried: first with sources that are
     looked at by several rows, then with one for each.
     """
-    why = ""
+    name = type(model).__name__
     if share(model):
-        places, why = _tried(model, shared=True)
-        if places is not None:
-            return places
+        found, why = _tried(model, shared=True)
+        if found is not None:
+            return found
         unshare(model)
-    places, why = _tried(model, shared=False)
-    if places is None:
-        log.info("%s isn't written token by token (%s)", type(model).__name__, why, extra={"event": "places_not_own"})
-    return places
+        log.info("%s looks at sources row by row (%s)", name, why, extra={"event": "sources_not_shared"})
+    found, why = _tried(model, shared=False)
+    if found is None:
+        log.info("%s isn't written token by token (%s)", name, why, extra={"event": "places_not_own"})
+    return found
 
 
 def _tried(model: Any, *, shared: bool) -> tuple[tuple[Places, int] | None, str]:
-    """As ``placing``; or why not."""
+    """As ``proven_places``; or why not."""
     tried = _TEXTS if model.main_input_name == "input_ids" else _SOUNDS
     try:
         places = Places(model.get_decoder(), shared=shared)
