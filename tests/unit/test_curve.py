@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipemill_worker.policy.batching import BatchLimits
 from pipemill_worker.policy.calibration import Calibration, sized
-from pipemill_worker.policy.curve import CostModel, Point, cost_within, knee, seconds_at
+from pipemill_worker.policy.curve import CostModel, Point, cost_within, knee, levels_off, seconds_at
 
 #: A loaded machine is no failure: examples may take their time.
 patient = settings(deadline=None)
@@ -47,11 +47,24 @@ def test_one_lucky_run_is_no_knee() -> None:
 
 
 def test_where_a_pass_takes_a_fixed_time_and_one_per_token_the_line_tells_the_knee() -> None:
-    """Two measurements of MiniLM on one machine: by what each pass took, 16 items and 8 would have been chosen."""
+    """Two measurements of MiniLM on one machine: by what each pass took, 16 items and 64 would have been chosen."""
     costs = ((1, 21), (2, 28), (4, 71), (8, 165), (16, 346), (32, 668), (64, 1352))
     for rates in ((1491, 1798, 2633, 3300, 3497, 3707, 3515), (1115, 1361, 2140, 2557, 2635, 2425, 3382)):
         measured = zip(costs, rates, strict=True)
-        assert knee([Point(items=n, cost=cost, seconds=cost / rate) for (n, cost), rate in measured]).cost == 668
+        points = [Point(items=n, cost=cost, seconds=cost / rate) for (n, cost), rate in measured]
+        assert knee(points).cost == 1352
+        assert [levels_off(points[: passes + 1]) for passes in range(7)] == [False] * 6 + [True]
+
+
+def test_where_every_measured_pass_is_far_from_an_endless_one_the_largest_is_taken() -> None:
+    """A line that still rises at its end says that larger passes gain: the given budget stands."""
+    rising = ((1, 10.1), (2, 10.2), (4, 10.4), (8, 10.8), (16, 11.6))
+    assert knee(curve(*rising)).items == 16
+    assert not levels_off(curve(*rising))
+    assert calibration(*rising).still_gains
+    level = tuple((items, 0.01 + items) for items in (1, 2, 4, 8, 16))
+    assert levels_off(curve(*level))
+    assert not calibration(*level).still_gains
 
 
 def test_a_line_that_misses_a_pass_tells_nothing() -> None:

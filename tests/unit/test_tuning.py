@@ -54,10 +54,10 @@ def test_the_second_start_reads_what_the_first_measured(tmp_path: Path) -> None:
 
 
 def test_other_bounds_are_measured_anew(tmp_path: Path) -> None:
-    """What was tried up to 64 items says nothing of a bound beyond it."""
+    """What was tried up to 128 items says nothing of a bound beyond it."""
     tuner(tmp_path, Runner()).tuning()
-    tuner(tmp_path, again := Runner(), max_items=128, max_tokens=500).tuning()
-    assert [(bounds.max_items, bounds.max_cost) for bounds in again.asked] == [(128, 500)]
+    tuner(tmp_path, again := Runner(), max_items=256, max_tokens=500).tuning()
+    assert [(bounds.max_items, bounds.max_cost) for bounds in again.asked] == [(256, 500)]
 
 
 def test_a_queue_that_forbids_it_is_not_measured(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_foreign_document_is_measured_again(tmp_path: Path, caplog: pytest.Log
     """What another release wrote under the same name is told and replaced."""
     measured, runner = Measured(tmp_path), Runner()
     tuner(tmp_path, runner).tuning()
-    key = {**IDENTITY, "sharing": "packed", "max_items": 64, "max_cost": 1 << 20}
+    key = {**IDENTITY, "sharing": "packed", "max_items": 128, "max_cost": 1 << 20}
     assert measured.read(CURVES, key) is not None
     measured.write(CURVES, key, {"sharing": "padded", "curves": {}})
     assert tuner(tmp_path, again := Runner()).tuning().limits.max_cost == 40

@@ -68,7 +68,7 @@ HostName = Annotated[
 class BatchSettings(Settings):
     """The largest forward pass of a queue."""
 
-    max_items: int = Field(default=64, ge=1, le=4_096, description="Items (mostly jobs) of one forward pass.")
+    max_items: int = Field(default=128, ge=1, le=4_096, description="Items (mostly jobs) of one forward pass.")
     max_tokens: Annotated[int, Field(ge=1, le=16_777_216)] | None = Field(
         default=None,
         description="Tokens of one forward pass, padding included; null lets the worker choose by device.",

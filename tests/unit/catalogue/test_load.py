@@ -69,7 +69,7 @@ QUEUE_DEFAULTS: dict[str, Any] = {
     "urls": None,
     "parameters": {},
     "batch": {
-        "max_items": 64,
+        "max_items": 128,
         "max_tokens": None,
         "max_amplification": 1.5,
         "max_wait_ms": 10.0,
@@ -278,7 +278,7 @@ def test_defaults_are_complete(tmp_path: Path) -> None:
     queue = catalogue.queues["q"]
     assert catalogue.worker.model_dump() == {name: DEFAULTS[name] for name in type(catalogue.worker).model_fields}
     assert queue.model_dump() == QUEUE_DEFAULTS
-    assert queue.prefetch_jobs == 256
+    assert queue.prefetch_jobs == 512
     assert catalogue.blobs is None
 
 

@@ -221,6 +221,46 @@ def test_a_classification_finishes_first_tokens_only(model_type: str) -> None:
     assert looked == (seen if STACKS[model_type].query else [])
 
 
+@pytest.mark.parametrize("model_type", [name for name, stack in STACKS.items() if stack.sources])
+def test_keys_and_values_are_left_out_where_only_first_tokens_look(model_type: str) -> None:
+    """In a packed pass, the last layer's hidden states stand for both; alone, and undone, they are made."""
+    model = tiny_pipeline("text-classification", model_type, wordpiece_tokenizer()).model
+    packing = Packing(model)
+    stack = STACKS[model_type]
+    layers = model.base_model.get_submodule(stack.layers).layer
+    made: list[bool] = []
+    for layer in (layers[0], layers[-1]):
+        for name in stack.sources or ():
+            source = layer.get_submodule(name)
+            source.register_forward_hook(lambda _, given, output: made.append(output is not given[0]))
+    logits(model, batch())
+    logits(model, batch((6,)))
+    packing.undo()
+    logits(model, batch())
+    assert made == [True, True, False, False] + [True] * 8
+
+
+def test_keys_are_made_where_they_are_no_plain_product() -> None:
+    """Where somebody else computes keys or values (an adapter, a hook of accelerate), nothing is left out."""
+    own, wrapped = (tiny_pipeline("text-classification").model for _ in range(2))
+    attention = own.base_model.encoder.layer[-1].attention.self
+
+    class Twice(torch.nn.Linear):
+        def forward(self, given: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(given)
+
+    attention.key.__class__ = Twice
+    attention = wrapped.base_model.encoder.layer[-1].attention.self
+    plain = attention.value.forward
+    attention.value.forward = lambda given: 3 * plain(given)
+    for model in (own, wrapped):
+        expected = logits(model, batch())
+        packing = Packing(model)
+        assert (logits(model, batch()) - expected).abs().max() < 1e-5
+        packing.undo()
+        assert torch.equal(logits(model, batch()), expected)
+
+
 def test_first_tokens_are_found_behind_padding_on_the_left() -> None:
     """A row's first token is its own, wherever the row stands in the batch."""
     model = tiny_pipeline("text-classification").model

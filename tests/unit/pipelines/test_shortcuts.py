@@ -96,6 +96,21 @@ def test_a_quick_tokenizer_gives_the_same(tokenizers: tuple[Any, Any], texts: An
     assert quick.encodings is not None
 
 
+def test_a_tokenizer_of_several_languages_is_told_which_before_each_text(tokenizers: tuple[Any, Any]) -> None:
+    """What a tokenizer does before a text, it does before a text without options, too."""
+    plain = copy.deepcopy(tokenizers[0])
+    kind, told = type(plain), []
+
+    class Told(kind):  # type: ignore[misc, valid-type]  # a class that only a run knows
+        def _switch_to_input_mode(self) -> None:
+            told.append(True)
+
+    plain.__class__ = Told
+    quicken(plain)
+    plain("a good day", return_tensors="pt")
+    assert told == [True]
+
+
 def test_without_tensors_nothing_changes(tokenizers: tuple[Any, Any]) -> None:
     """Plain lists stay plain lists."""
     plain, quick = (each("a good day") for each in tokenizers)

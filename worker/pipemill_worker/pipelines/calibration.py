@@ -19,7 +19,7 @@ from pipemill_worker.pipelines.rules import Sharing
 from pipemill_worker.pipelines.warming import Canary, Checked
 from pipemill_worker.policy.batching import BatchLimits, compose, padded_cost
 from pipemill_worker.policy.calibration import Bounds, Calibration
-from pipemill_worker.policy.curve import Curve, Point, knee
+from pipemill_worker.policy.curve import Curve, Point, knee, levels_off
 from pipemill_worker.seams import Item
 
 log = logging.getLogger("pipemill.worker")
@@ -30,8 +30,8 @@ Clock: TypeAlias = Callable[[], float]
 #: Most time for one curve, in seconds; a size that was begun is finished, and each is run twice at least.
 CURVE_SECONDS: Final = 6.0
 #: Rounds over all sizes, the same number for each. Of each, the quickest run counts: what else the machine does can
-#: only slow a pass down. With passes slowed by a tenth on average, what is chosen is within 3 % of the best 19 times in
-#: 20, by simulation; with four rounds within 8 %.
+#: only slow a pass down. With passes slowed by a tenth on average, what is chosen is within 4 % of the best 19 times in
+#: 20, by simulation.
 ROUNDS: Final = 6
 #: Larger sizes aren't tried after this many in a row whose rate is below this share of the best.
 GIVE_UP_AFTER: Final = 3
@@ -152,7 +152,8 @@ def _curve(bench: _Bench, items: Sequence[Item]) -> tuple[list[Point], int | Non
     for size in sizes(bench.bounds.max_items):
         batch = list(islice(cycle(items), size))
         cost = padded_cost([item.cost for item in batch], packed=bench.packed)
-        if points and (cost > bench.bounds.max_cost or time.perf_counter() > end or _past_its_best(points)):
+        done = levels_off(points) or _past_its_best(points)
+        if points and (done or cost > bench.bounds.max_cost or time.perf_counter() > end):
             break
         try:
             seconds = bench.timed(batch)
@@ -182,6 +183,6 @@ def sizes(most: int) -> Iterator[int]:
 
 
 def _past_its_best(points: Sequence[Point]) -> bool:
-    best = max(point.rate for point in points)
+    best = max((point.rate for point in points), default=0)
     last = points[-GIVE_UP_AFTER:]
     return len(points) > len(last) and all(point.rate < best * GIVE_UP for point in last)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipemill_worker.policy.batching import BatchLimits
-from pipemill_worker.policy.curve import Curve, Point, knee
+from pipemill_worker.policy.curve import Curve, Point, knee, levels_off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Calibration:
     @property
     def still_gains(self) -> bool:
         """Whether larger passes than those measured might be faster still."""
-        return self.best is self.curve[-1] and self.best.items > 1
+        return self.best is self.curve[-1] and self.best.items > 1 and not levels_off(self.curve)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import mul
 from statistics import fmean
-from typing import Final
+from typing import Final, NamedTuple
 
-#: Share of the best rate that the chosen batch must reach: below it lies the noise of measuring, and a smaller batch
-#: answers sooner.
+#: Share of the best rate that the chosen batch must reach: what is left lies in the noise of measuring, and a smaller
+#: batch answers sooner.
 NEAR_BEST: Final = 0.97
+#: The same share of the rate of a pass without end, where a line tells it: 24 times what the fixed time would compute.
+NEAR_LIMIT: Final = 0.96
 #: How much a larger batch must gain over items one by one before any batch is made at all.
 LEAST_GAIN: Final = 1.03
 #: Fewest passes that tell whether a line goes through them.
@@ -50,6 +52,8 @@ Curve = Sequence[Point]
 def knee(curve: Curve) -> Point:
     """The smallest pass that is as fast as any, to within what measuring can tell; one item if nothing gains on it.
 
+    As fast as any that was measured, or where a line goes through all, as a pass without end.
+
     Raises
     ------
     ValueError
@@ -58,20 +62,43 @@ def knee(curve: Curve) -> Point:
     """
     if not curve:
         raise ValueError("nothing was measured")
-    rates = _fitted(curve) or _confirmed(curve)
-    best, first = max(rates), curve[0]
-    if first.items == 1 and best < first.rate * LEAST_GAIN:
+    line, first = _line(curve), curve[0]
+    rates = _confirmed(curve) if line is None else line.rates(curve)
+    if first.items == 1 and max(rates) < first.rate * LEAST_GAIN:
         return first
-    return next(point for point, rate in zip(curve, rates, strict=True) if rate >= best * NEAR_BEST)
+    enough = max(rates) * NEAR_BEST if line is None else line.limit * NEAR_LIMIT
+    return next((point for point, rate in zip(curve, rates, strict=True) if rate >= enough), curve[-1])
 
 
-def _fitted(curve: Curve) -> list[float]:
-    """The rates if a pass takes a fixed time and one per cost: steadier than each was measured; none if that isn't so.
+def levels_off(curve: Curve) -> bool:
+    """Whether a line goes through all, and says that no larger pass is faster, to within what measuring can tell."""
+    line = _line(curve)
+    return line is not None and line.rates(curve)[-1] >= line.limit * NEAR_BEST
 
-    The line is the one with the least squares of relative errors.
+
+class _Line(NamedTuple):
+    """What a pass takes, in seconds: a fixed time and one per cost."""
+
+    fixed: float
+    slope: float
+
+    @property
+    def limit(self) -> float:
+        """The rate of a pass without end, in cost a second."""
+        return 1 / self.slope
+
+    def rates(self, curve: Curve) -> list[float]:
+        """Cost a second of passes of these costs."""
+        return [point.cost / (self.fixed + self.slope * point.cost) for point in curve]
+
+
+def _line(curve: Curve) -> _Line | None:
+    """The line through all passes, which tells rates more steadily than each was measured; ``None`` if there is none.
+
+    It is the one with the least squares of relative errors.
     """
     if len(curve) < LEAST_FIT or curve[0].cost == curve[-1].cost:
-        return []
+        return None
     weights = [point.seconds**-2 for point in curve]
     costs, seconds = [point.cost for point in curve], [point.seconds for point in curve]
     cost, second = (sum(map(mul, weights, each)) / sum(weights) for each in (costs, seconds))
@@ -81,10 +108,10 @@ def _fitted(curve: Curve) -> list[float]:
     )
     fixed = second - slope * cost
     if slope <= 0 or fixed < 0:
-        return []
-    rates = [each / (fixed + slope * each) for each in costs]
-    error = fmean((rate / point.rate - 1) ** 2 for rate, point in zip(rates, curve, strict=True)) ** 0.5
-    return rates if error <= FIT_TOLERANCE else []
+        return None
+    line = _Line(fixed, slope)
+    error = fmean((rate / point.rate - 1) ** 2 for rate, point in zip(line.rates(curve), curve, strict=True)) ** 0.5
+    return line if error <= FIT_TOLERANCE else None
 
 
 def _confirmed(curve: Curve) -> list[float]:

@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from pipemill_worker.pipelines.packing.firsts import spread
+from pipemill_worker.pipelines.packing.firsts import find_for_firsts, spread
 from pipemill_worker.pipelines.packing.rows import Rows, current
 
 varlen_attn: Any
@@ -57,7 +57,11 @@ def attend(  # noqa: PLR0913, PLR0917 - transformers' signature
     rows, looking = current.rows, current.looking
     if looking is not None:
         current.looking = None
-        return spread(from_firsts(query, key, value, attention_mask, scaling), looking), None
+        if rows is not None and looking.left_out:
+            found = find_for_firsts(query, key, rows, looking.left_out, scaling)
+        else:
+            found = from_firsts(query, key, value, attention_mask, scaling)
+        return spread(found, looking.shape), None
     if rows is None:
         plain: Any = sdpa_attention_forward  # Its hints don't fit its callers.
         return plain(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)  # type: ignore[no-any-return]  # as above

@@ -1,30 +1,58 @@
 """A last layer of which only each row's first token is read: it looks from there only, and computes no other.
 
-Keys and values are needed of all tokens; queries, what they find, and all behind that of the first ones.
+Queries, what they find, and all behind that are made of first tokens only. Keys and values would be needed of all
+tokens, were they made: instead, each query is turned by what makes keys, so that it looks at the hidden states as they
+are, and what it finds among those is turned into a value. That is two products for each row, not for each token.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
+from torch.nn.functional import linear
 
-from pipemill_worker.pipelines.packing.rows import current
+from pipemill_worker.pipelines.packing.rows import Looking, Rows, current
 from pipemill_worker.pipelines.packing.stacks import Stack
 
 
-def hook_last(layer: nn.Module, stack: Stack) -> list[RemovableHandle]:
-    """Let a layer compute first tokens only, in passes of which no others are read."""
+def hook_last(layer: nn.Module, stack: Stack) -> list[Callable[[], None]]:
+    """Let a layer compute first tokens only, in passes of which no others are read; calls that undo it."""
+    attended = layer.get_submodule(stack.attended)
     if not stack.query:
-        return [layer.get_submodule(stack.attended).register_forward_hook(lambda _, __, found: _kept(found))]
-    query = layer.get_submodule(stack.query)
+        return [attended.register_forward_hook(lambda _, __, found: _kept(found)).remove]
+    query, sources = layer.get_submodule(stack.query), _sources(layer, stack)
+    for source in sources:
+        vars(source)["forward"] = partial(_left_out, source)
     return [
-        query.register_forward_pre_hook(_look_from_firsts),
-        query.register_forward_hook(_spread),
-        layer.get_submodule(stack.attended).register_forward_pre_hook(lambda _, given: tuple(map(_kept, given))),
+        query.register_forward_pre_hook(partial(_look_from_firsts, sources)).remove,
+        query.register_forward_hook(_spread).remove,
+        attended.register_forward_pre_hook(lambda _, given: tuple(map(_kept, given))).remove,
+        *(partial(delattr, source, "forward") for source in sources),
     ]
+
+
+def _sources(layer: nn.Module, stack: Stack) -> tuple[nn.Linear, ...]:
+    """What makes keys and values and may be left out: plain products that give as many numbers as they take."""
+    sources = [layer.get_submodule(name) for name in stack.sources or ()]
+    plain = [
+        source
+        for source in sources
+        if type(source) is nn.Linear
+        and source.in_features == source.out_features
+        and "forward" not in vars(source)  # Somebody else's, who would miss it.
+    ]
+    return tuple(plain) if len(plain) == len(sources) else ()
+
+
+def _left_out(source: nn.Linear, hidden_states: torch.Tensor) -> torch.Tensor:
+    looking = current.looking
+    if looking is not None and source in looking.left_out:
+        return hidden_states
+    return linear(hidden_states, source.weight, source.bias)
 
 
 def _kept(hidden_states: torch.Tensor) -> torch.Tensor:
@@ -35,12 +63,15 @@ def _kept(hidden_states: torch.Tensor) -> torch.Tensor:
     return hidden_states[:, :1] if rows is None else hidden_states.index_select(1, rows.firsts)
 
 
-def _look_from_firsts(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+def _look_from_firsts(
+    sources: tuple[nn.Linear, ...], _: Any, given: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
     """What queries are made of."""
     if not current.first_only:
         return given
     hidden_states, rows = given[0], current.rows
-    current.looking = (hidden_states.shape[0], hidden_states.shape[1])
+    shape = (hidden_states.shape[0], hidden_states.shape[1])
+    current.looking = Looking(shape, () if rows is None else sources)
     return (hidden_states[:, :1] if rows is None else hidden_states.index_select(1, rows.begins),)
 
 
@@ -48,7 +79,7 @@ def _spread(_: Any, __: Any, queries: torch.Tensor) -> torch.Tensor:
     """The queries at their places, as the layer expects them; elsewhere nothing was computed, and nothing is read."""
     if current.looking is None:
         return queries
-    return spread(queries, current.looking)
+    return spread(queries, current.looking.shape)
 
 
 def spread(of_firsts: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
@@ -60,3 +91,31 @@ def spread(of_firsts: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     else:
         among_all[:, rows.begins] = of_firsts
     return among_all
+
+
+def find_for_firsts(
+    query: torch.Tensor,
+    hidden_states: torch.Tensor,
+    rows: Rows,
+    left_out: tuple[nn.Linear, ...],
+    scaling: float | None,
+) -> torch.Tensor:
+    """What each row's first token finds where keys and values were left out: packed ``[1, rows, heads, size]``.
+
+    ``query`` is ``[1, heads, tokens, size]``, and so are ``hidden_states``, as if they were keys. With q, k = Kx + b
+    and v = Vx + c, a score q·k is (qK)·x, and q·b, the same for all that a query sees, changes no share; shares p sum
+    to 1, so that Σpv is V(Σpx) + c.
+    """
+    key, value = left_out
+    heads, size = query.shape[1], query.shape[3]
+    turned = torch.bmm(query[0].index_select(1, rows.begins), key.weight.view(heads, size, -1))
+    turned = turned.transpose(0, 1) * (size**-0.5 if scaling is None else scaling)
+    runs = (run.squeeze(1) for run in rows.runs(hidden_states.transpose(1, 2).flatten(2)))
+    found = [
+        torch.bmm(torch.bmm(looks, tokens.transpose(1, 2)).softmax(-1), tokens)
+        for looks, tokens in zip(torch.split(turned, [count for count, _ in rows.counts]), runs, strict=True)
+    ]
+    values = torch.bmm(torch.cat(found).transpose(0, 1), value.weight.view(heads, size, -1).transpose(1, 2))
+    if value.bias is not None:
+        values += value.bias.view(heads, 1, size)
+    return values.transpose(0, 1).unsqueeze(0)

@@ -46,8 +46,8 @@ def can_pack(task: str, pipe: LoadedPipeline) -> bool:
 class Packing:
     """A model's encoder, packed from now on until ``undo``.
 
-    Where nothing but each row's first token is read of the last layer (a classification), the layer computes the others
-    only as far as the first attends to them; not with ``every_token``.
+    Where nothing but each row's first token is read of the last layer (a classification), the layer computes nothing of
+    the others; not with ``every_token``.
     """
 
     def __init__(self, model: Any, *, every_token: bool = False) -> None:
@@ -55,24 +55,23 @@ class Packing:
         stack = STACKS[model.config.model_type]
         first, last = stack.ends(base)
         reading = None if every_token else stack.last_read(model)
-        self._hooks = [
-            base.register_forward_pre_hook(partial(_begin, first_only=reading is not None), with_kwargs=True),
-            first.register_forward_pre_hook(_pack, with_kwargs=True),
-            last.register_forward_hook(_unpack),
-            base.register_forward_hook(_end, always_call=True),
+        self._undo = [
+            base.register_forward_pre_hook(partial(_begin, first_only=reading is not None), with_kwargs=True).remove,
+            first.register_forward_pre_hook(_pack, with_kwargs=True).remove,
+            last.register_forward_hook(_unpack).remove,
+            base.register_forward_hook(_end, always_call=True).remove,
         ]
         rotary = getattr(base, stack.rotary, None) if stack.rotary else None
         if rotary is not None:
-            self._hooks.append(rotary.register_forward_hook(_pack_positions))
+            self._undo.append(rotary.register_forward_hook(_pack_positions).remove)
         if reading is not None:
-            self._hooks += hook_last(reading, stack)
-        self._restore_attention = (stack.adapt or _replace_attention)(model)
+            self._undo += hook_last(reading, stack)
+        self._undo.append((stack.adapt or _replace_attention)(model))
 
     def undo(self) -> None:
         """Leave the model as it was."""
-        for hook in self._hooks:
-            hook.remove()
-        self._restore_attention()
+        for undo in self._undo:
+            undo()
 
 
 def _replace_attention(model: Any) -> Callable[[], None]:

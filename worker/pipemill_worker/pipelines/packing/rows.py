@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, groupby
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
+from torch import nn
 
 #: Dimensions of a mask that says which tokens are real: [rows, tokens].
 _MASK_DIMENSIONS: Final = 2
@@ -89,6 +90,15 @@ def rows_to_pack(mask: Any) -> Rows | None:
     )
 
 
+class Looking(NamedTuple):
+    """A last layer that looks from first tokens only."""
+
+    #: Rows and places of what it looks at.
+    shape: tuple[int, int]
+    #: What would have made keys and values of it, if they were left out; empty where they were made.
+    left_out: tuple[nn.Linear, ...] = ()
+
+
 class _Pass(threading.local):
     """The pass that this thread runs."""
 
@@ -96,8 +106,8 @@ class _Pass(threading.local):
     rows: Rows | None = None
     #: Whether of the last layer's output only each row's first token is read.
     first_only: bool = False
-    #: While that layer looks from first tokens only: rows and places of what it looks at.
-    looking: tuple[int, int] | None = None
+    #: While that layer looks from first tokens only.
+    looking: Looking | None = None
 
 
 #: The attention is a function that only transformers calls, so what it needs to know lies here.

@@ -29,6 +29,8 @@ class Stack:
     #: The module that makes queries for transformers' attention interface, if what it finds goes, with what the layer
     #: was given, straight into the one above; "" where it is otherwise.
     query: str = ""
+    #: The modules that make keys and values, if these reach the attention as they were made.
+    sources: tuple[str, str] | None = None
 
     def ends(self, base: nn.Module) -> tuple[nn.Module, nn.Module]:
         """The module whose input is to be packed, and the one whose output is to be unpacked."""
@@ -48,7 +50,12 @@ class Stack:
 _FIRST_READERS: Final = "ForSequenceClassification"
 
 _ADDED: Final = Stack(layers="encoder")
-_BERT: Final = Stack(layers="encoder", attended="attention.output", query="attention.self.query")
+_BERT: Final = Stack(
+    layers="encoder",
+    attended="attention.output",
+    query="attention.self.query",
+    sources=("attention.self.key", "attention.self.value"),
+)
 _ROTATED: Final = Stack(layers="layers", rotary="rotary_emb")
 
 #: By model type. All see both sides, and no layer looks at a neighbour but by attention.
@@ -61,7 +68,7 @@ STACKS: Final[Mapping[str, Stack]] = MappingProxyType(
         "distilbert": Stack(layers="transformer", attended="sa_layer_norm"),
         "electra": _BERT,
         "ernie": _BERT,
-        "esm": replace(_BERT, rotary="rotary_embeddings"),
+        "esm": replace(_BERT, rotary="rotary_embeddings", sources=None),
         "eurobert": _ROTATED,
         "gte": _ROTATED,
         "jina_embeddings_v3": _ROTATED,
