@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 #: Times the budget that packed items may take where they still are padded: before and behind the encoder's layers,
-#: for a hundredth of the work.
-PACKED_SPREAD: Final = 32
+#: where a place costs about a hundredth. Short sentences with a long text among 64 went 1.2 times as fast as with 32.
+PACKED_SPREAD: Final = 8
 
 
 class Candidate(Protocol):
