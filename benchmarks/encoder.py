@@ -35,7 +35,7 @@ from pipemill_worker.pipelines.packing import Packing
 
 __all__ = ["TASK", "TRANSFORMERS", "save_model", "sentences"]
 
-#: Tokens of a hand-packed batch: the knee of the measured curve.
+#: Tokens of a hand-packed batch; 2,048 were 2 % faster in a sweep of served batches, which is within the noise.
 PACKED_TOKENS = 512
 #: The bars, by workload: our rate ÷ the other's.
 BARS = {

@@ -152,8 +152,7 @@ def _curve(bench: _Bench, items: Sequence[Item]) -> tuple[list[Point], int | Non
     for size in sizes(bench.bounds.max_items):
         batch = list(islice(cycle(items), size))
         cost = padded_cost([item.cost for item in batch], packed=bench.packed)
-        done = levels_off(points) or _past_its_best(points)
-        if points and (done or cost > bench.bounds.max_cost or time.perf_counter() > end):
+        if points and (cost > bench.bounds.max_cost or time.perf_counter() > end or _has_seen_enough(points)):
             break
         try:
             seconds = bench.timed(batch)
@@ -182,7 +181,8 @@ def sizes(most: int) -> Iterator[int]:
     yield most
 
 
-def _past_its_best(points: Sequence[Point]) -> bool:
-    best = max((point.rate for point in points), default=0)
+def _has_seen_enough(points: Sequence[Point]) -> bool:
+    """Whether a larger size would gain no more, or rates have long been falling."""
+    best = max(point.rate for point in points)
     last = points[-GIVE_UP_AFTER:]
-    return len(points) > len(last) and all(point.rate < best * GIVE_UP for point in last)
+    return levels_off(points) or (len(points) > len(last) and all(point.rate < best * GIVE_UP for point in last))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache
 from typing import Any, Final
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from pipemill_worker.pipelines.packing.firsts import find_for_firsts, spread
+from pipemill_worker.pipelines.packing.firsts import look_from_firsts
 from pipemill_worker.pipelines.packing.rows import Rows, current
 
 varlen_attn: Any
@@ -57,11 +57,7 @@ def attend(  # noqa: PLR0913, PLR0917 - transformers' signature
     rows, looking = current.rows, current.looking
     if looking is not None:
         current.looking = None
-        if rows is not None and looking.left_out:
-            found = find_for_firsts(query, key, rows, looking.left_out, scaling)
-        else:
-            found = from_firsts(query, key, value, attention_mask, scaling)
-        return spread(found, looking.shape), None
+        return look_from_firsts(query, key, value, attention_mask, looking, scaling), None
     if rows is None:
         plain: Any = sdpa_attention_forward  # Its hints don't fit its callers.
         return plain(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)  # type: ignore[no-any-return]  # as above
@@ -114,23 +110,6 @@ def run_by_run(  # noqa: PLR0913, PLR0917 - a kernel's signature
         # Torch's kernel lays its output out as [rows, tokens, heads, size], so that nothing is moved but whole rows.
         outputs.append((parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).flatten(0, 1))
     return torch.cat(outputs).unsqueeze(0)
-
-
-def from_firsts(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None,
-) -> torch.Tensor:
-    """What each row's first token finds: ``[rows, 1, heads, size]``, packed ``[1, rows, heads, size]``."""
-    rows, shared = current.rows, query.shape[1] != key.shape[1]
-    attend_to = partial(scaled_dot_product_attention, scale=scaling, enable_gqa=shared)
-    if rows is None:
-        seen = None if attention_mask is None else attention_mask[:, :, :1]
-        return attend_to(query[:, :, :1], key, value, attn_mask=seen).transpose(1, 2)
-    runs = zip(rows.runs(query[0]), rows.runs(key[0]), rows.runs(value[0]), strict=True)
-    return torch.cat([attend_to(run[0][:, :, :1], *run[1:])[:, :, 0] for run in runs]).unsqueeze(0)
 
 
 def _parts(run: _Run, window: int | None) -> Iterator[tuple[_Run, torch.Tensor | None]]:

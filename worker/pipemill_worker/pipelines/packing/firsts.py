@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from pipemill_worker.pipelines.packing.rows import Looking, Rows, current
 from pipemill_worker.pipelines.packing.stacks import Stack
@@ -28,7 +28,7 @@ def hook_last(layer: nn.Module, stack: Stack) -> list[Callable[[], None]]:
     for source in sources:
         vars(source)["forward"] = partial(_left_out, source)
     return [
-        query.register_forward_pre_hook(partial(_look_from_firsts, sources)).remove,
+        query.register_forward_pre_hook(partial(_make_of_firsts, sources)).remove,
         query.register_forward_hook(_spread).remove,
         attended.register_forward_pre_hook(lambda _, given: tuple(map(_kept, given))).remove,
         *(partial(delattr, source, "forward") for source in sources),
@@ -63,7 +63,7 @@ def _kept(hidden_states: torch.Tensor) -> torch.Tensor:
     return hidden_states[:, :1] if rows is None else hidden_states.index_select(1, rows.firsts)
 
 
-def _look_from_firsts(
+def _make_of_firsts(
     sources: tuple[nn.Linear, ...], _: Any, given: tuple[torch.Tensor, ...]
 ) -> tuple[torch.Tensor, ...]:
     """What queries are made of."""
@@ -79,10 +79,10 @@ def _spread(_: Any, __: Any, queries: torch.Tensor) -> torch.Tensor:
     """The queries at their places, as the layer expects them; elsewhere nothing was computed, and nothing is read."""
     if current.looking is None:
         return queries
-    return spread(queries, current.looking.shape)
+    return _spread_out(queries, current.looking.shape)
 
 
-def spread(of_firsts: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+def _spread_out(of_firsts: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     """What was computed of first tokens, in the order in which they are packed, at their places among all."""
     rows = current.rows
     among_all = of_firsts.new_empty(*shape, *of_firsts.shape[2:])
@@ -93,7 +93,53 @@ def spread(of_firsts: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     return among_all
 
 
-def find_for_firsts(
+def look_from_firsts(  # noqa: PLR0913, PLR0917 - what an attention is given
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    looking: Looking,
+    scaling: float | None,
+) -> torch.Tensor:
+    """What each row's first token finds, at its place; as an attention gives it: ``[rows, tokens, heads, size]``."""
+    rows = current.rows
+    if rows is None:
+        found = _padded(query, key, value, attention_mask, scaling)
+    elif looking.left_out:
+        found = _in_hidden_states(query, key, rows, looking.left_out, scaling)
+    else:
+        found = _packed(query, key, value, rows, scaling)
+    return _spread_out(found, looking.shape)
+
+
+def _padded(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None,
+) -> torch.Tensor:
+    """What first tokens find: ``[rows, 1, heads, size]``."""
+    seen = None if attention_mask is None else attention_mask[:, :, :1]
+    return _attend(query[:, :, :1], key, value, seen, scaling).transpose(1, 2)
+
+
+def _packed(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Rows, scaling: float | None
+) -> torch.Tensor:
+    """What first tokens find, row by row: packed ``[1, rows, heads, size]``."""
+    runs = zip(rows.runs(query[0]), rows.runs(key[0]), rows.runs(value[0]), strict=True)
+    return torch.cat([_attend(run[0][:, :, :1], *run[1:], None, scaling)[:, :, 0] for run in runs]).unsqueeze(0)
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor | None, scaling: float | None
+) -> torch.Tensor:
+    shared = query.shape[1] != key.shape[1]
+    return scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scaling, enable_gqa=shared)
+
+
+def _in_hidden_states(
     query: torch.Tensor,
     hidden_states: torch.Tensor,
     rows: Rows,

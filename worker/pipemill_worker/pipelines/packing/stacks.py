@@ -29,7 +29,7 @@ class Stack:
     #: The module that makes queries for transformers' attention interface, if what it finds goes, with what the layer
     #: was given, straight into the one above; "" where it is otherwise.
     query: str = ""
-    #: The modules that make keys and values, if these reach the attention as they were made.
+    #: The modules that make keys and values, after the queries, if these reach the attention as they were made.
     sources: tuple[str, str] | None = None
 
     def ends(self, base: nn.Module) -> tuple[nn.Module, nn.Module]:
