@@ -32,11 +32,11 @@ from rich.table import Table
 from benchmarks.direct import FIRST, Direct, Generates, Request, Timed, by_turns, faster, options, timed
 from benchmarks.material import TRANSFORMERS
 from pipemill_worker.pipelines.loading.allocator import keep_freed_memory
+from pipemill_worker.pipelines.prepacked import prepack
 from pipemill_worker.pipelines.writing.draft import Draft
 from pipemill_worker.pipelines.writing.drafting import Drafter
 from pipemill_worker.pipelines.writing.items import bytes_per_token
 from pipemill_worker.pipelines.writing.lean import lean
-from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.writer import Writer
 
 PROMPTS: Final = 32
@@ -88,7 +88,7 @@ class Sides(Direct):
         TRANSFORMERS.utils.logging.set_verbosity_error()
         self.model = TRANSFORMERS.LlamaForCausalLM(TRANSFORMERS.LlamaConfig(**MODEL)).eval()
         self._ours = copy.deepcopy(self.model)
-        self._lean = lean(self._ours, prepack(self._ours))
+        self._lean = lean(self._ours, prepack(self._ours, writes=True))
         self._drafter = Drafter(Generates(self._ours))
         self._writer = Writer(self._ours, max_rows=PROMPTS, max_tokens=1 << 20, lean=self._lean)
 

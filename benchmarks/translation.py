@@ -24,8 +24,8 @@ from rich.table import Table
 from benchmarks.direct import FIRST, Direct, Generates, Request, by_turns, faster, options, timed
 from benchmarks.material import TRANSFORMERS
 from pipemill_worker.pipelines.loading.allocator import keep_freed_memory
+from pipemill_worker.pipelines.prepacked import prepack
 from pipemill_worker.pipelines.writing.drafting import Drafter
-from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.proof import proven_places
 from pipemill_worker.pipelines.writing.writer import Writer
 
@@ -73,7 +73,7 @@ class Sides(Direct):
         TRANSFORMERS.utils.logging.set_verbosity_error()
         self._beams = beams
         self._model, ours = self._made(), self._made()
-        prepack(ours)
+        prepack(ours, writes=True)
         found = proven_places(ours)
         if found is None:
             raise RuntimeError("this model's answers can't be written together")

@@ -61,7 +61,9 @@ def test_a_stopped_worker_gives_its_jobs_back(serve: Serve, client: Client, brok
     count = 5 * COUNT  # More than it can end between the signal and the last batch.
     worker = serve(SLOW_ECHO)
     with published(serve.broker) as heard:
+        worker.freeze()  # A fast one would have ended most of them before the last is there.
         jobs = submit(client, count)
+        worker.thaw()
         freeze_at_work(worker, client, "echo")
         worker.send(signal.SIGTERM)
         worker.thaw()

@@ -152,6 +152,14 @@ def test_a_batch_is_bounded_by_what_was_measured() -> None:
     assert sized(LIMITS, calibration((1, 1.0), (2, 2.0), (4, 4.0)), None).max_items == 1
 
 
+def test_a_budget_is_one_that_passes_are_rounded_to() -> None:
+    """Else full passes would all be filled up to the next size."""
+    measured = (Point(items=1, cost=30, seconds=1.0), Point(items=43, cost=1_352, seconds=9.0))
+    passes = Calibration(sharing="packed", curves={"packed": measured}, ceiling=43)
+    assert passes.best.cost == 1_352
+    assert sized(BatchLimits(max_items=64, max_cost=100, max_amplification=1.5), passes, None).max_cost == 1_280
+
+
 def test_a_curve_that_still_rises_leaves_the_budget_that_stands() -> None:
     """Where the largest pass tried was the fastest, larger ones may be faster still."""
     assert sized(LIMITS, calibration((1, 1.0), (2, 1.1), (4, 1.2), (8, 1.3)), None).max_cost == 1024

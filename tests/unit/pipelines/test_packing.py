@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from pipemill_worker.pipelines.packing import STACKS, Packing, can_pack
 from pipemill_worker.pipelines.packing.rows import current, rows_to_pack
+from pipemill_worker.pipelines.prepacked import is_prepacked, prepack
 from tests.unit.pipelines.tiny import run_batched, runner_of, tiny_pipeline, wordpiece_tokenizer
 
 #: Lengths of the rows of a batch, in tokens.
@@ -81,6 +83,35 @@ def test_packed_rows_are_what_they_are_alone(model_type: str) -> None:
     for row, (length, features_alone) in enumerate(zip(LENGTHS, expected, strict=True)):
         assert (packed[row, :length] - features_alone).abs().max() < 1e-5
         assert not packed[row, length:].any()
+
+
+@pytest.mark.parametrize("model_type", STACKS)
+def test_fillers_round_a_pass_and_change_nothing(model_type: str) -> None:
+    """86 tokens become 88, of which the answers know nothing; larger passes than those that gain stay as they are."""
+    model = model_of(model_type)
+    inputs = batch()
+    expected = alone(model, inputs)
+    packing = Packing(model, most_filled=sum(LENGTHS))
+    seen = watched(model)
+    packed = features(model, inputs)
+    for row, (length, features_alone) in enumerate(zip(LENGTHS, expected, strict=True)):
+        assert (packed[row, :length] - features_alone).abs().max() < 1e-5
+        assert not packed[row, length:].any()
+    packing.undo()
+    Packing(model, most_filled=sum(LENGTHS) - 1)
+    larger = watched(model)
+    features(model, inputs)
+    assert (seen[0], larger) == ((1, 88), [(1, 86)])
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert", "mpnet"])
+def test_fillers_are_no_first_tokens(model_type: str) -> None:
+    """A classification whose last layer is computed for first tokens only answers the same."""
+    model = tiny_pipeline("text-classification", model_type, wordpiece_tokenizer()).model
+    expected = logits(model, batch())
+    prepack(model, sys.maxsize)
+    Packing(model, most_filled=sys.maxsize)
+    assert (logits(model, batch()) - expected).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("model_type", ["modernbert", "ultrabert"])
@@ -238,6 +269,25 @@ def test_keys_and_values_are_left_out_where_only_first_tokens_look(model_type: s
     packing.undo()
     logits(model, batch())
     assert made == [True, True, False, False] + [True] * 8
+
+
+def test_a_second_layout_of_weights_is_left_out_and_put_back() -> None:
+    """Keys and values that are computed by oneDNN are left out like others, and then computed by it again."""
+    model = tiny_pipeline("text-classification").model
+    inputs = batch()
+    expected = logits(model, inputs)
+    prepack(model, sys.maxsize)
+    before = additions(model)
+    packing = Packing(model)
+    made: list[bool] = []
+    key = model.base_model.encoder.layer[-1].attention.self.key
+    hook = key.register_forward_hook(lambda _, given, output: made.append(output is not given[0]))
+    assert (logits(model, inputs) - expected).abs().max() < 1e-5
+    assert made == [False]
+    hook.remove()
+    packing.undo()
+    assert additions(model) == before
+    assert is_prepacked(key)
 
 
 def test_keys_are_made_where_they_are_no_plain_product() -> None:

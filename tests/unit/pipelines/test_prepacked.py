@@ -1,7 +1,8 @@
-"""A model's weights once more, for passes of few rows."""
+"""A model's weights once more, as oneDNN reads them."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from pipemill_worker.pipelines.writing.prepacked import Product, prepack
+from pipemill_worker.pipelines import prepacked
+from pipemill_worker.pipelines.prepacked import Product, gaining_rows, most_that_gain, prepack, restore
 
 
 class Attention(nn.Module):
@@ -34,7 +36,7 @@ def test_a_second_layout_of_weights_changes_nothing_but_rounding(rows: int) -> N
     inputs = torch.randn(rows, 1, 24)
     with torch.inference_mode():
         before = model(inputs)
-        assert len(prepack(model)) == 3
+        assert len(prepack(model, 64, writes=True)) == 3
         assert [layer.weight.stride() for layer in model] == [(1, 40), (1, 16), (8, 1)]
         assert all("forward" in vars(layer) for layer in model)
         assert torch.allclose(model(inputs), before, atol=1e-6)
@@ -49,7 +51,7 @@ def test_layers_side_by_side_are_one_product(rows: int, bias: bool) -> None:  # 
     inputs, others = torch.randn(2, rows, 24)
     with torch.inference_mode():
         before, crossed = model(inputs), model(inputs, others)
-        products = prepack(model)
+        products = prepack(model, 64, writes=True)
         assert len({id(each) for each in products.values()}) == 2
         assert products[id(model.q_proj)] is products[id(model.v_proj)]
         assert products[id(model.q_proj)].sizes == [16, 8, 8]
@@ -61,7 +63,7 @@ def test_layers_side_by_side_are_one_product(rows: int, bias: bool) -> None:  # 
 def test_products_of_one_pass_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three layers ask, one product answers; nothing is kept of the inputs behind the last."""
     model = Attention(bias=True)
-    product = prepack(model)[id(model.q_proj)]
+    product = prepack(model, 64, writes=True)[id(model.q_proj)]
     calls: list[torch.Tensor] = []
     plain = Product.__call__
 
@@ -80,27 +82,112 @@ def test_products_of_one_pass_are_computed_once(monkeypatch: pytest.MonkeyPatch)
 def test_layers_of_different_kinds_stay_apart() -> None:
     """One with a bias and one without have a product each."""
     model = Attention(bias=True, apart=True)
-    assert len({id(each) for each in prepack(model).values()}) == 4
+    assert len({id(each) for each in prepack(model, 64, writes=True).values()}) == 4
 
 
 def test_what_looks_at_a_source_stays_apart() -> None:
     """Queries come from what is written, keys and values from what was read: none computes for the others."""
     model = nn.Module()
     model.self_attn, model.encoder_attn = Attention(bias=True), Attention(bias=True)
-    products = prepack(model)
+    products = prepack(model, 64, writes=True)
     assert [len(products[id(each.q_proj)].sizes) for each in (model.self_attn, model.encoder_attn)] == [3, 1]
 
 
 def test_weights_that_are_large_or_halves_have_one_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second one would take too much memory, or gains nothing."""
-    assert prepack(nn.Linear(8, 8).bfloat16()) == {}
-    monkeypatch.setattr("pipemill_worker.pipelines.writing.prepacked.MOST_BYTES", 8 * 8 * 4 - 1)
-    assert prepack(nn.Linear(8, 8)) == {}
+    assert prepack(nn.Linear(8, 8).bfloat16(), 64) == {}
+    monkeypatch.setattr("pipemill_worker.pipelines.prepacked.MOST_BYTES", 8 * 8 * 4 - 1)
+    assert prepack(nn.Linear(8, 8), 64) == {}
 
 
 def test_weights_that_a_vocabulary_shares_stay_as_they_are() -> None:
     """Looking up rows of a transposed one would be slow."""
     model: Any = nn.ModuleDict({"embed": nn.Embedding(40, 8), "head": nn.Linear(8, 40, bias=False)})
     model["head"].weight = model["embed"].weight
-    assert len(prepack(model)) == 1
+    assert len(prepack(model, 64, writes=True)) == 1
     assert model["embed"].weight.stride() == (8, 1)
+
+
+@pytest.mark.parametrize("rows", [1, 16, 35, 86, 300])
+def test_an_encoders_layers_stay_apart_and_their_weights_as_they_are(rows: int) -> None:
+    """Passes that aren't of one of the few sizes are filled up, and what fills them is left out again."""
+    torch.manual_seed(0)
+    model = Attention(bias=True)
+    weights = [layer.weight.data_ptr() for layer in model.children()]
+    inputs = torch.randn(1, rows, 24)
+    with torch.inference_mode():
+        before = model(inputs)
+        assert len({id(each) for each in prepack(model, sys.maxsize).values()}) == 4
+        after = model(inputs)
+    assert after.shape == before.shape
+    assert torch.allclose(after, before, atol=1e-6)
+    assert [layer.weight.data_ptr() for layer in model.children()] == weights
+
+
+def test_layers_can_compute_as_torch_has_them_meanwhile() -> None:
+    """Bit for bit, and then with the other layout again; a layer that somebody else has changed is left alone."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(24, 40), nn.Linear(40, 16))
+    own = model[1].forward
+    model[1].forward = lambda inputs: 2 * own(inputs)
+    inputs = torch.randn(5, 24)
+    with torch.inference_mode():
+        before = model(inputs)
+        assert list(prepack(model, 64)) == [id(model[0])]
+        forwards = [vars(layer)["forward"] for layer in model]
+        undo = restore(model)
+        assert torch.equal(model(inputs), before)
+        assert "forward" not in vars(model[0])
+        undo()
+    assert [vars(layer)["forward"] for layer in model] == forwards
+
+
+@pytest.mark.parametrize(
+    ("timed", "most"),
+    [
+        ({}, 0),
+        ({8: (1.0, 0.97)}, 0),
+        ({8: (1.0, 0.4), 16: (2.0, 1.0), 32: (4.0, 3.9)}, 16),
+        ({16: (2.0, 1.0), 8: (1.0, 0.5)}, sys.maxsize),
+        ({8: (1.0, 1.0), 16: (2.0, 1.0)}, 0),
+    ],
+)
+def test_a_layout_is_for_passes_that_gain(timed: dict[int, tuple[float, float]], most: int) -> None:
+    """Up to the first that doesn't, by a twentieth at least; for all if all that were timed do."""
+    assert most_that_gain(timed) == most
+
+
+@pytest.mark.parametrize(("own", "packed", "most"), [(3.0, 1.0, sys.maxsize), (1.0, 3.0, 0)])
+def test_the_commonest_product_is_timed(own: float, packed: float, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one with the most weights, with both kernels; nothing is laid out where it gains nothing."""
+    now, shapes = [0.0], set[tuple[int, ...]]()
+
+    def takes(seconds: float, kernel: Any) -> Any:
+        def run(inputs: torch.Tensor, weight: torch.Tensor, *others: Any) -> Any:
+            now[0] += seconds
+            shapes.add(tuple(weight.shape))
+            return kernel(inputs, weight, *others)
+
+        return run
+
+    monkeypatch.setattr(prepacked, "linear", takes(own, prepacked.linear))
+    monkeypatch.setattr(prepacked, "_multiply", takes(packed, prepacked._multiply))
+    monkeypatch.setattr(prepacked.time, "thread_time", lambda: now[0])
+    monkeypatch.setattr(prepacked.time, "perf_counter", lambda: now[0])
+    model = nn.Sequential(nn.Linear(8, 24), nn.Linear(24, 8), nn.Linear(8, 24), nn.Linear(4, 5))
+    assert gaining_rows(model) == most
+    assert shapes == {(24, 8)}
+    assert len(prepack(model)) == (4 if most else 0)
+
+
+def test_a_model_without_such_layers_gains_nothing() -> None:
+    """There is nothing to time."""
+    assert gaining_rows(nn.Sequential(nn.GELU(), nn.Embedding(4, 4))) == 0
+
+
+def test_copies_leave_memory_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much as they take."""
+    copies = 8 * 8 * 4
+    for free, expected in ((None, 1), (2 * copies, 1), (2 * copies - 1, 0)):
+        monkeypatch.setattr(prepacked, "free_memory", lambda free=free: free)
+        assert len(prepack(nn.Linear(8, 8), 64)) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import linear
 
 from pipemill.errors import InvalidInput, ModelLoadError
+from pipemill_worker.pipelines import prepacked
 from pipemill_worker.pipelines.canaries import canaries
 from pipemill_worker.pipelines.difference import difference
 from pipemill_worker.pipelines.packing.rows import Rows
@@ -35,8 +38,8 @@ class Disturbed:
         self._shift = shift
         self.batches: list[int] = []
 
-    def padding(self) -> AbstractContextManager[None]:
-        """It packs nothing."""
+    def as_loaded(self) -> AbstractContextManager[None]:
+        """It is."""
         return nullcontext()
 
     def share_less(self) -> None:
@@ -154,6 +157,20 @@ def test_a_half_precision_model_is_told_by_its_difference() -> None:
     runner.warm_up()
     assert runner.describe()["self_check"]["difference"] > 1e-4
     assert runner.sharing is Sharing.EXACT
+
+
+def test_the_check_knows_the_model_as_it_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of another library that answer otherwise are found, and no longer used."""
+    monkeypatch.setattr(prepacked, "gaining_rows", lambda _: sys.maxsize)
+    monkeypatch.setattr(prepacked, "_multiply", lambda inputs, packed, bias: linear(inputs, packed, bias) + 1)
+    monkeypatch.setattr(prepacked, "_packed", lambda weight: weight)
+    pipe = tiny_pipeline("text-classification")
+    expected = pipe("some text")
+    runner = runner_of("text-classification", pipe)
+    assert pipe("some text") != expected
+    runner.warm_up()
+    assert runner.sharing is Sharing.SOLO
+    assert pipe("some text") == expected
 
 
 def test_packing_that_disturbs_gives_way_to_padding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import torch
 
+from pipemill_worker.pipelines.staged import Plan
+
 #: What pipelines call the tokens that were written.
 SEQUENCES: Final = frozenset({"generated_sequence", "output_ids", "tokens"})
 
@@ -25,6 +27,21 @@ _ALONE: Final = (
 def may_share(settings: Mapping[str, Any]) -> bool:
     """Whether a generation with these settings, all in force, gives in a batch what it gives alone."""
     return not settings.get("do_sample") and not any(settings.get(name) for name in _ALONE)
+
+
+def fits_batches(extractor: Any, chunk: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether a generation's own code treats rows alike: speech recognition has cases where it looks at one."""
+    if plan.forward.get("return_language") or plan.forward.get("return_timestamps") == "word":
+        return False
+    if plan.postprocess.get("generation_mode") not in {None, "text"}:  # Images are drawn by the postprocessing.
+        return False
+    if plan.postprocess.get("skip_special_tokens") is False and "pixel_values" in chunk:
+        return False  # Where an answer ends differs from model to model, and then shows.
+    features = chunk.get("input_features")
+    most = getattr(extractor, "nb_max_frames", None)
+    if features is None or most is None:
+        return True
+    return features.shape[-1] <= most and not plan.forward.get("temperature")  # Whisper's draws, without do_sample.
 
 
 def trim(sequences: torch.Tensor, start: int, ends: frozenset[int]) -> torch.Tensor:

@@ -34,6 +34,7 @@ from pipemill_worker.pipelines.loading.compiling import compiles_layers
 from pipemill_worker.pipelines.overlaps import check_overlaps
 from pipemill_worker.pipelines.packing import Packing, can_pack
 from pipemill_worker.pipelines.plain import to_plain
+from pipemill_worker.pipelines.prepacked import prepack, restore
 from pipemill_worker.pipelines.rules import TASK_RULES, Sharing
 from pipemill_worker.pipelines.seeding import seeded
 from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings, Validate
@@ -89,7 +90,6 @@ class TransformersRunner:
         self._rule = sharing_rule(self.task, pipe)
         packs = settings.batch.packing and self._rule.sharing is Sharing.PADDED and can_pack(self.task, pipe)
         packs = packs and (not settings.compile or compiles_layers(pipe.model))
-        self._packing = self._pack() if packs else None
         self._generates = self._task_rule.generates and pipe.model.can_generate()
         self._underway = Underway()
         if self._generates:
@@ -104,6 +104,9 @@ class TransformersRunner:
         self._threads = StagesPerThread(pipe, threading.Lock())
         #: Continues prompts together; ``None`` where there are none, or their answers then differ.
         self.writer = writer_for(name, settings, pipe, lambda: self._threads.stages)
+        apart = self.writer is not None or settings.compile  # They lay out weights of their own.
+        self._products = {} if apart else prepack(pipe.model)
+        self._packing = self._pack() if packs else None
 
     @property
     def sharing(self) -> Sharing:
@@ -217,6 +220,8 @@ class TransformersRunner:
             self.writer = None
         elif self._packing is None:
             self._rule = self._rule.narrowed()
+            if self._rule.sharing is Sharing.SOLO:
+                restore(self.pipe.model)
         else:
             self._packing.undo()
             self._packing = None
@@ -224,7 +229,9 @@ class TransformersRunner:
     def _pack(self) -> Packing:
         # A product of other sizes is rounded otherwise, which shows in coarse numbers; compiled layers stay as is.
         settings, fine = self._settings, self.pipe.model.dtype is torch.float32
-        return Packing(self.pipe.model, every_token=settings.compile or settings.quantisation is not None or not fine)
+        every_token = settings.compile or settings.quantisation is not None or not fine
+        most_filled = max((each.most_rows for each in self._products.values()), default=0)
+        return Packing(self.pipe.model, every_token=every_token, most_filled=most_filled)
 
     @contextlib.contextmanager
     def padding(self) -> Iterator[None]:
@@ -238,6 +245,16 @@ class TransformersRunner:
         finally:
             if packing is not None:
                 self._packing = self._pack()
+
+    @contextlib.contextmanager
+    def as_loaded(self) -> Iterator[None]:
+        """Let the model compute meanwhile as the pipeline itself would, without what makes passes shorter."""
+        with self.padding():
+            undo = restore(self.pipe.model)
+            try:
+                yield
+            finally:
+                undo()
 
     def warm_up(self) -> None:
         """Run jobs of several lengths through all stages, alone and together; share less if the answers differ.
@@ -323,7 +340,9 @@ class TransformersRunner:
         alone = False
         if self._generates:
             settings = stages.generation_settings(plan.forward)
-            alone = not generating.may_share(settings) or not self._fits_batches(chunk, plan)
+            alone = not generating.may_share(settings) or not generating.fits_batches(
+                self.pipe.feature_extractor, chunk, plan
+            )
             self._check_writing(length, settings)
         elif isinstance(ids, torch.Tensor):
             if length == 0:
@@ -360,20 +379,6 @@ class TransformersRunner:
         for texts in [*(chunk.get("text_inputs") or ()), *(inputs for inputs, _ in chunk.get("prompts") or ())]:
             if isinstance(texts, Mapping) and isinstance(texts.get("input_ids"), torch.Tensor):
                 self._check_length(int(texts["input_ids"].shape[1]))
-
-    def _fits_batches(self, chunk: Mapping[str, Any], plan: Plan) -> bool:
-        """Whether a generation's own code treats rows alike: speech recognition has cases where it looks at one."""
-        if plan.forward.get("return_language") or plan.forward.get("return_timestamps") == "word":
-            return False
-        if plan.postprocess.get("generation_mode") not in {None, "text"}:  # Images are drawn by the postprocessing.
-            return False
-        if plan.postprocess.get("skip_special_tokens") is False and "pixel_values" in chunk:
-            return False  # Where an answer ends differs from model to model, and then shows.
-        features = chunk.get("input_features")
-        most = getattr(self.pipe.feature_extractor, "nb_max_frames", None)
-        if features is None or most is None:
-            return True
-        return features.shape[-1] <= most and not plan.forward.get("temperature")  # Whisper's draws, without do_sample.
 
     def _trimmed(self, stages: Stages, rows: list[Any], payloads: Sequence[Payload]) -> list[Any]:
         """Rows without what filled them up to the longest answer of the batch."""

@@ -40,8 +40,8 @@ class Checked(Protocol):
         """Whether they share it so whatever that makes of answers."""
         ...
 
-    def padding(self) -> AbstractContextManager[None]:
-        """Pad rows meanwhile, instead of laying them end to end."""
+    def as_loaded(self) -> AbstractContextManager[None]:
+        """Let the model compute meanwhile as the pipeline itself would, without what makes passes shorter."""
         ...
 
     def share_less(self) -> None:
@@ -98,7 +98,7 @@ def warm_up(  # noqa: PLR0913 - each is a part of the check
 
     """
     meant = runner.sharing
-    with runner.padding():  # As the pipeline itself would: packing may shorten even a lone row's way.
+    with runner.as_loaded():
         alone = _run_alone(queue, model, runner, jobs, guessed=guessed)
     first: float | None = None
     while len(alone) < _FEWEST and runner.sharing in {Sharing.PACKED, Sharing.PADDED}:

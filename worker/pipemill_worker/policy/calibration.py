@@ -8,6 +8,7 @@ from typing import Any
 
 from pipemill_worker.policy.batching import BatchLimits
 from pipemill_worker.policy.curve import Curve, Point, knee, levels_off
+from pipemill_worker.policy.sizes import rounded_down
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ def sized(limits: BatchLimits, calibration: Calibration | None, ceiling: int | N
     if calibration is not None:
         best = calibration.best
         max_cost = max(best.cost, limits.max_cost) if calibration.still_gains else best.cost
-        limits = replace(limits, max_cost=max_cost, max_items=1 if best.items == 1 else limits.max_items)
+        limits = replace(limits, max_cost=rounded_down(max_cost), max_items=1 if best.items == 1 else limits.max_items)
         ceilings = [each for each in (calibration.ceiling, ceiling) if each is not None]
         ceiling = min(ceilings, default=None)
     return limits if ceiling is None else replace(limits, max_items=max(1, min(limits.max_items, ceiling)))

@@ -109,7 +109,7 @@ def run_by_run(  # noqa: PLR0913, PLR0917 - a kernel's signature
         ]
         # Torch's kernel lays its output out as [rows, tokens, heads, size], so that nothing is moved but whole rows.
         outputs.append((parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).flatten(0, 1))
-    return torch.cat(outputs).unsqueeze(0)
+    return rows.join(outputs).unsqueeze(0)
 
 
 def _parts(run: _Run, window: int | None) -> Iterator[tuple[_Run, torch.Tensor | None]]:

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from pipemill_worker.pipelines.packing.rows import Looking, Rows, current
 from pipemill_worker.pipelines.packing.stacks import Stack
+from pipemill_worker.pipelines.prepacked import is_prepacked
 
 
 def hook_last(layer: nn.Module, stack: Stack) -> list[Callable[[], None]]:
@@ -25,13 +26,12 @@ def hook_last(layer: nn.Module, stack: Stack) -> list[Callable[[], None]]:
     if not stack.query:
         return [attended.register_forward_hook(lambda _, __, found: _kept(found)).remove]
     query, sources = layer.get_submodule(stack.query), _sources(layer, stack)
-    for source in sources:
-        vars(source)["forward"] = partial(_left_out, source)
+    undo = [_leave_out(source) for source in sources]
     return [
         query.register_forward_pre_hook(partial(_make_of_firsts, sources)).remove,
         query.register_forward_hook(_spread).remove,
         attended.register_forward_pre_hook(lambda _, given: tuple(map(_kept, given))).remove,
-        *(partial(delattr, source, "forward") for source in sources),
+        *undo,
     ]
 
 
@@ -43,16 +43,30 @@ def _sources(layer: nn.Module, stack: Stack) -> tuple[nn.Linear, ...]:
         for source in sources
         if type(source) is nn.Linear
         and source.in_features == source.out_features
-        and "forward" not in vars(source)  # Somebody else's, who would miss it.
+        and ("forward" not in vars(source) or is_prepacked(source))  # Somebody else's, who would miss it.
     ]
     return tuple(plain) if len(plain) == len(sources) else ()
 
 
-def _left_out(source: nn.Linear, hidden_states: torch.Tensor) -> torch.Tensor:
+def _leave_out(source: nn.Linear) -> Callable[[], None]:
+    """Let a product give what it takes, in passes that leave it out; call what is returned to undo it."""
+    attributes = vars(source)
+    before = attributes.copy()
+    attributes["forward"] = partial(_left_out, source, source.forward)
+
+    def undo() -> None:
+        del attributes["forward"]
+        if "forward" in before:
+            attributes["forward"] = before["forward"]
+
+    return undo
+
+
+def _left_out(
+    source: nn.Linear, own: Callable[[torch.Tensor], torch.Tensor], hidden_states: torch.Tensor
+) -> torch.Tensor:
     looking = current.looking
-    if looking is not None and source in looking.left_out:
-        return hidden_states
-    return linear(hidden_states, source.weight, source.bias)
+    return hidden_states if looking is not None and source in looking.left_out else own(hidden_states)
 
 
 def _kept(hidden_states: torch.Tensor) -> torch.Tensor:

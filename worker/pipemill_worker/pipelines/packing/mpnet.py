@@ -67,4 +67,4 @@ def _attend(
         scores = torch.matmul(query, key.transpose(-1, -2)).div_(math.sqrt(size))
         scores += position_bias[:, :, :length, :length]
         outputs.append(torch.matmul(scores.softmax(-1), value).transpose(1, 2).flatten(0, 1))
-    return (attention.o(torch.cat(outputs).flatten(1)).unsqueeze(0),)
+    return (attention.o(rows.join(outputs).flatten(1)).unsqueeze(0),)

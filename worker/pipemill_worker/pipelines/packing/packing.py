@@ -47,16 +47,17 @@ class Packing:
     """A model's encoder, packed from now on until ``undo``.
 
     Where nothing but each row's first token is read of the last layer (a classification), the layer computes nothing of
-    the others; not with ``every_token``.
+    the others; not with ``every_token``. Up to ``most_filled`` tokens, fillers round a pass to one of a few sizes.
     """
 
-    def __init__(self, model: Any, *, every_token: bool = False) -> None:
+    def __init__(self, model: Any, *, every_token: bool = False, most_filled: int = 0) -> None:
         base = model.base_model
         stack = STACKS[model.config.model_type]
         first, last = stack.ends(base)
         reading = None if every_token else stack.last_read(model)
+        begin = partial(_begin, first_only=reading is not None, most_filled=most_filled)
         self._undo = [
-            base.register_forward_pre_hook(partial(_begin, first_only=reading is not None), with_kwargs=True).remove,
+            base.register_forward_pre_hook(begin, with_kwargs=True).remove,
             first.register_forward_pre_hook(_pack, with_kwargs=True).remove,
             last.register_forward_hook(_unpack).remove,
             base.register_forward_hook(_end, always_call=True).remove,
@@ -83,10 +84,10 @@ def _replace_attention(model: Any) -> Callable[[], None]:
     return partial(model.set_attn_implementation, before)
 
 
-def _begin(base: Any, _: Any, named: Mapping[str, Any], *, first_only: bool) -> None:
+def _begin(base: Any, _: Any, named: Mapping[str, Any], *, first_only: bool, most_filled: int) -> None:
     given = {name: named.get(name) for name in _ASKED}
     asked = any(getattr(base.config, name, False) if value is None else value for name, value in given.items())
-    current.rows = None if asked else rows_to_pack(named.get("attention_mask"))
+    current.rows = None if asked else rows_to_pack(named.get("attention_mask"), most_filled)
     current.first_only = first_only and not asked
 
 

@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import nn
 
+from pipemill_worker.policy.sizes import rounded_up
+
 #: Dimensions of a mask that says which tokens are real: [rows, tokens].
 _MASK_DIMENSIONS: Final = 2
 
@@ -31,15 +33,22 @@ class Rows:
     firsts: torch.Tensor
     #: How many rows there are of each length, as they are packed, and that length.
     counts: list[tuple[int, int]]
+    #: Where what is packed is taken from: ``places``, and behind them some of the first tokens again, as fillers.
+    taken: torch.Tensor
 
     def pack(self, padded: torch.Tensor) -> torch.Tensor:
-        """``[rows, columns, …]`` to ``[1, tokens, …]``."""
-        return padded.flatten(0, 1).index_select(0, self.places).unsqueeze(0)
+        """``[rows, columns, …]`` to ``[1, tokens and fillers, …]``."""
+        return padded.flatten(0, 1).index_select(0, self.taken).unsqueeze(0)
+
+    def join(self, runs: list[torch.Tensor]) -> torch.Tensor:
+        """What was computed of rows of each length, ``[tokens of them, …]``, to ``[tokens and fillers, …]``."""
+        fillers = len(self.taken) - len(self.places)
+        return torch.cat([*runs, runs[0].new_zeros(fillers, *runs[0].shape[1:])] if fillers else runs)
 
     def pack_positions(self, table: torch.Tensor) -> torch.Tensor:
-        """What stands for positions, ``[rows, columns, …]`` or one row for all, to ``[1, tokens, …]``."""
+        """What stands for positions, ``[rows, columns, …]`` or one row for all, to ``[1, tokens and fillers, …]``."""
         one_for_all = table.shape[0] == 1
-        places = self.places % self.columns if one_for_all else self.places
+        places = self.taken % self.columns if one_for_all else self.taken
         return table.flatten(0, 1).index_select(0, places).unsqueeze(0)
 
     @property
@@ -57,14 +66,16 @@ class Rows:
             start = end
 
     def unpack(self, packed: torch.Tensor) -> torch.Tensor:
-        """``[1, tokens, …]`` to ``[rows, columns, …]``, zeros where the padding is."""
+        """``[1, tokens and fillers, …]`` to ``[rows, columns, …]``, zeros where the padding is."""
         sizes = packed.shape[2:]
         padded = packed.new_zeros(len(self.lengths) * self.columns, *sizes)
-        return padded.index_copy_(0, self.places, packed[0]).view(-1, self.columns, *sizes)
+        return padded.index_copy_(0, self.places, packed[0, : len(self.places)]).view(-1, self.columns, *sizes)
 
 
-def rows_to_pack(mask: Any) -> Rows | None:
+def rows_to_pack(mask: Any, most_filled: int = 0) -> Rows | None:
     """The rows of a batch by its attention mask; ``None`` where there is nothing to gain, or padding to be kept.
+
+    Up to ``most_filled`` tokens, fillers round them to one of a few sizes.
 
     A batch is as wide as its longest row. Where even that one has padding, the tokenizer put it there: it belongs to
     the inputs, and ``feature-extraction`` answers for it.
@@ -79,14 +90,17 @@ def rows_to_pack(mask: Any) -> Rows | None:
     if not 0 < lengths[0] < lengths[-1] == columns:
         return None
     bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=mask.device)
-    rows, places = real[order].nonzero(as_tuple=True)
+    rows, columns_of = real[order].nonzero(as_tuple=True)
+    places = order[rows] * columns + columns_of
+    fillers = rounded_up(len(places)) - len(places) if len(places) <= most_filled else 0
     return Rows(
         lengths=lengths,
         columns=columns,
-        places=order[rows] * columns + places,
+        places=places,
         bounds=bounds,
         firsts=bounds[:-1].index_select(0, order.argsort()),
         counts=[(len(list(run)), length) for length, run in groupby(lengths)],
+        taken=torch.cat([places, places[:fillers]]) if fillers else places,
     )
 
 

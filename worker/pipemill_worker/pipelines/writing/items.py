@@ -11,6 +11,7 @@ import torch
 from pipemill.errors import InvalidInput
 from pipemill_worker.pipelines.collate import Payload
 from pipemill_worker.pipelines.loading.refusal import Refusal, load_error
+from pipemill_worker.pipelines.prepacked import prepack
 from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings
 from pipemill_worker.pipelines.staged import Stages
 from pipemill_worker.pipelines.writing.draft import Draft, continues
@@ -21,7 +22,6 @@ from pipemill_worker.pipelines.writing.engines.rows import RowEngine
 from pipemill_worker.pipelines.writing.engines.vllm_engine import open_vllm
 from pipemill_worker.pipelines.writing.lean import lean
 from pipemill_worker.pipelines.writing.places import Places
-from pipemill_worker.pipelines.writing.prepacked import prepack
 from pipemill_worker.pipelines.writing.proof import proven_places
 from pipemill_worker.pipelines.writing.writer import Writer
 from pipemill_worker.seams import Item
@@ -84,7 +84,7 @@ class PipelineWriter:
         places: Places | None = None,
     ) -> None:
         self._model, self._engine, self._places = model, engine, places
-        products = prepack(model)
+        products = prepack(model, writes=True)
         self._lean = None if places else lean(model, products)
         #: The calling thread's own.
         self._stages = stages

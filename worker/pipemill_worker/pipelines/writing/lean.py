@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attention
 from transformers.cache_utils import Cache
 
-from pipemill_worker.pipelines.writing.prepacked import Product
+from pipemill_worker.pipelines.prepacked import Product
 from pipemill_worker.pipelines.writing.slab import Read, Room, Slab
 
 log = logging.getLogger("pipemill.worker")

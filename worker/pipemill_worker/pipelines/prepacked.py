@@ -1,0 +1,258 @@
+"""A model's weights once more, laid out as oneDNN reads them, for passes in which its products are the faster ones.
+
+On a CPU torch multiplies float32 by the BLAS that it was built with. Intel's doesn't use AVX-512 on other processors:
+105 GFLOP/s on one core of a Zen 5, where oneDNN comes to 240; on a Zen 3, which has none, oneDNN is ahead in passes of
+few rows only. So it is measured, on the machine and the model that it is for.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import torch
+from torch import nn
+from torch.nn.functional import linear, pad
+from transformers.pytorch_utils import Conv1D
+
+from pipemill_worker.pipelines.memory import free_memory
+from pipemill_worker.policy.sizes import rounded_up
+
+#: Most that the copies may take, in bytes: half a billion weights.
+MOST_BYTES: Final = 2 << 30
+#: What must stay free for each byte of them, in bytes.
+_KEPT_FREE: Final = 1
+#: Rows that the layout is made for; passes of fewer and of more read it as well.
+_USUAL_ROWS: Final = 16
+#: Rows of the passes that are timed, and how often each is; of each the quickest counts.
+_TIMED_ROWS: Final = (8, 16, 32, 64, 128, 256, 512, 1_024)
+_TIMES: Final = 5
+#: Larger passes than of so many multiplications aren't timed: they take long, and gain what smaller ones gain.
+_MOST_TIMED: Final = 1 << 31
+#: The share of torch's own time that a product must stay below.
+_GAINS: Final = 0.95
+#: Layers of one module that look at the same inputs, by their names.
+_SIDE_BY_SIDE: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("q", "k", "v"), ("wi_0", "wi_1"))
+#: Modules whose layers so called look at different inputs: what is written at what was read.
+_APART: Final = frozenset({"EncDecAttention", "cross_attention", "cross_attn", "encoder_attn"})
+
+_kernels: Any = torch.ops.mkldnn
+_has_kernels: Any = torch.backends.mkldnn.is_available
+
+#: Tells seconds.
+Clock: TypeAlias = Callable[[], float]
+
+
+class Product:
+    """A linear layer, or several that look at the same inputs, side by side: ``[…, in]`` to ``[…, all out]``.
+
+    In passes of up to ``most_rows`` rows it reads a copy of the weights in oneDNN's own layout. With ``writes``, one
+    row is fastest through the weights themselves if they lie with all of an input's together, so they are laid anew
+    that way: each layer's own weight is a view of that. Where a vocabulary shares them they stay, since looking up its
+    rows would be slow.
+    """
+
+    def __init__(self, layers: Sequence[Any], most_rows: int, *, writes: bool = False, shared: bool = False) -> None:
+        weights = [_weight(layer) for layer in layers]
+        #: Outputs of each layer.
+        self.sizes = [len(each) for each in weights]
+        self.most_rows = most_rows
+        biases = [layer.bias for layer in layers]
+        self._bias = None if biases[0] is None else torch.cat([each.detach() for each in biases])
+        self._plain = torch.cat(weights) if len(weights) > 1 else weights[0]
+        if writes and type(layers[0]) is nn.Linear and not shared:
+            self._plain = self._plain.t().contiguous().t()
+            for layer, part in zip(layers, torch.split(self._plain, self.sizes), strict=True):
+                layer.weight.data = part
+        self._fewest = 2 if self._plain.t().is_contiguous() else 1
+        self._packed = _packed(self._plain)
+        #: The inputs seen last, and what the layers that weren't asked for it yet have of them.
+        self._seen: torch.Tensor | None = None
+        self._outputs: dict[int, torch.Tensor] = {}
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """All outputs, side by side."""
+        if not self._fewest <= rows_of(inputs) <= self.most_rows:
+            return linear(inputs, self._plain, self._bias)
+        return _multiply(inputs, self._packed, self._bias)
+
+    def part(self, index: int, inputs: torch.Tensor) -> torch.Tensor:
+        """One layer's outputs; the others' are kept until they are asked for the same inputs, which comes next."""
+        if len(self.sizes) == 1:
+            return self(inputs)
+        if self._seen is not inputs or index not in self._outputs:
+            self._seen, self._outputs = inputs, dict(enumerate(torch.split(self(inputs), self.sizes, -1)))
+        outputs = self._outputs.pop(index)
+        if not self._outputs:
+            self._seen = None
+        return outputs
+
+
+class Prepacked:
+    """What a layer computes in place of its own ``forward``; as ever in passes of too many rows."""
+
+    def __init__(self, layer: Any, product: Product, index: int) -> None:
+        self._own: Callable[[torch.Tensor], torch.Tensor] = layer.forward
+        self._product, self._index = product, index
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """``[…, in]`` to ``[…, out]``."""
+        gains = rows_of(inputs) <= self._product.most_rows
+        return self._product.part(self._index, inputs) if gains else self._own(inputs)
+
+
+def prepack(model: nn.Module, most_rows: int | None = None, *, writes: bool = False) -> dict[int, Product]:
+    """Let a model's linear layers read a second copy of their weights in passes that gain; the products, by layer.
+
+    A layer's key is its ``id``. ``most_rows``, of a pass that gains, is measured if it isn't given. ``writes``: most
+    passes are of few rows, each a token, so layers side by side are one product, and weights are laid anew for one row.
+
+    None on a GPU, in other formats than float32, without oneDNN, where nothing gains, and where copies would take more
+    than ``MOST_BYTES``, or what is free. A step of 8 rows through 384 × 32,000 weights took 5.9 ms so, and 13.4 ms as
+    torch has them: its own kernel lays them out anew for each pass. Layers side by side are one product: three of
+    384 × 384 took 0.26 ms, and 0.18 ms so (Zen 3). Sums are made in another order: answers differ by rounding.
+    """
+    if not _has_kernels():
+        return {}
+    groups = list(_groups(model, side_by_side=writes))
+    if not _fits(sum(layer.weight.nbytes for group in groups for layer in group)):
+        return {}
+    most_rows = gaining_rows(model) if most_rows is None else most_rows
+    if not most_rows:
+        return {}
+    shared = {each.weight.data_ptr() for each in model.modules() if isinstance(each, nn.Embedding)}
+    products: dict[int, Product] = {}
+    for group in groups:
+        product = Product(group, most_rows, writes=writes, shared=group[0].weight.data_ptr() in shared)
+        for index, layer in enumerate(group):
+            products[id(layer)] = product
+            layer.forward = Prepacked(layer, product, index)
+    return products
+
+
+def restore(model: nn.Module) -> Callable[[], None]:
+    """Let a model's layers compute as torch has them; call what is returned to undo it."""
+    replaced = [(vars(each), vars(each).pop("forward")) for each in model.modules() if is_prepacked(each)]
+
+    def undo() -> None:
+        for attributes, forward in replaced:
+            attributes["forward"] = forward
+
+    return undo
+
+
+def is_prepacked(layer: nn.Module) -> bool:
+    """Whether a layer reads such a copy."""
+    return isinstance(vars(layer).get("forward"), Prepacked)
+
+
+def gaining_rows(model: nn.Module, clock: Clock | None = None) -> int:
+    """The most rows of a pass that gains, by timing the layers' commonest product; 0 if none does.
+
+    ``sys.maxsize`` if all do that were timed. ``clock`` tells seconds: by default this thread's own where it computes
+    alone, so that what else the machine does doesn't count.
+    """
+    weights = [_weight(each) for each in model.modules() if _qualifies(each)]
+    if not weights:
+        return 0
+    numbers = Counter[torch.Size]()
+    for each in weights:
+        numbers[each.shape] += each.numel()
+    shape, _ = numbers.most_common(1)[0]
+    weight = next(each for each in weights if each.shape == shape)
+    if clock is None:
+        clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    timed: dict[int, tuple[float, float]] = {}
+    for rows in _TIMED_ROWS:
+        if timed and rows * weight.numel() > _MOST_TIMED:
+            break
+        timed[rows] = _times(weight, rows, clock)
+        if not most_that_gain(timed):
+            break
+    return most_that_gain(timed)
+
+
+def most_that_gain(timed: Mapping[int, tuple[float, float]]) -> int:
+    """The most rows up to which the second time of each is clearly below the first; all rows, if it is at any."""
+    slower = [rows for rows, (own, packed) in sorted(timed.items()) if packed > _GAINS * own]
+    if not slower:
+        return sys.maxsize if timed else 0
+    return max((rows for rows in timed if rows < slower[0]), default=0)
+
+
+def _times(weight: torch.Tensor, rows: int, clock: Clock) -> tuple[float, float]:
+    """Seconds of a pass of so many rows through a weight, by torch's own product and by oneDNN's."""
+    inputs, packed = torch.ones(rows, weight.shape[1]), _packed(weight)
+    ways: tuple[Callable[[], torch.Tensor], ...] = (
+        lambda: linear(inputs, weight),
+        lambda: _multiply(inputs, packed, None),
+    )
+    best = [math.inf, math.inf]
+    with torch.inference_mode():
+        for _ in range(_TIMES):
+            for way, product in enumerate(ways):
+                started = clock()
+                product()
+                best[way] = min(best[way], clock() - started)
+    return best[0], best[1]
+
+
+def rows_of(inputs: torch.Tensor) -> int:
+    """How many rows a layer is given: ``[…, in]``."""
+    return inputs.numel() // inputs.shape[-1]
+
+
+def _packed(weight: torch.Tensor) -> torch.Tensor:
+    copy: torch.Tensor = _kernels._reorder_linear_weight(weight.contiguous(), _USUAL_ROWS)  # noqa: SLF001 - there is no public way
+    return copy
+
+
+def _multiply(inputs: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """A product of one of a few sizes: oneDNN prepares itself for each, for a millisecond and half a megabyte."""
+    rows = rows_of(inputs)
+    fillers = rounded_up(rows) - rows
+    given = pad(inputs.reshape(rows, -1), (0, 0, 0, fillers)) if fillers else inputs
+    outputs: torch.Tensor = _kernels._linear_pointwise(given, packed, bias, "none", [], "")  # noqa: SLF001 - as above
+    return outputs[:rows].view(*inputs.shape[:-1], -1) if fillers else outputs
+
+
+def _fits(copies: int) -> bool:
+    """Whether there is memory for so many bytes of copies."""
+    free = free_memory()
+    return copies <= MOST_BYTES and (free is None or copies * (1 + _KEPT_FREE) <= free)
+
+
+def _groups(model: nn.Module, *, side_by_side: bool) -> Iterator[list[Any]]:
+    """The layers that qualify, those side by side together, if so asked."""
+    grouped: set[int] = set()
+    for name, module in model.named_modules() if side_by_side else ():
+        for names in _SIDE_BY_SIDE if name.rpartition(".")[2] not in _APART else ():
+            layers: list[Any] = [getattr(module, name, None) for name in names]
+            if all(type(each) is nn.Linear and _qualifies(each) for each in layers) and _fit(layers):
+                grouped.update(map(id, layers))
+                yield layers
+    yield from ([each] for each in model.modules() if id(each) not in grouped and _qualifies(each))
+
+
+def _fit(layers: Sequence[Any]) -> bool:
+    """Whether layers have equally many inputs, and all of them a bias or none."""
+    return len({(each.in_features, each.bias is None) for each in layers}) == 1
+
+
+def _qualifies(module: Any) -> bool:
+    """Whether a module is a plain linear layer of float32 on a CPU; a quantised one only looks like that."""
+    if type(module) not in {nn.Linear, Conv1D} or "forward" in vars(module):  # Somebody else's, who would miss it.
+        return False
+    weight = module.weight
+    plain = type(weight) is nn.Parameter and type(weight.data) is torch.Tensor
+    return plain and weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+
+def _weight(layer: Any) -> torch.Tensor:
+    """``[out, in]``."""
+    weight: torch.Tensor = layer.weight.detach()
+    return weight if type(layer) is nn.Linear else weight.t()
