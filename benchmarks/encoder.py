@@ -32,7 +32,7 @@ from pipemill.protocol import JobStatus
 from pipemill.store.base import QueueInfo
 from pipemill.store.queues import RedisQueueStore
 from pipemill_worker.pipelines.packing import Packing
-from pipemill_worker.pipelines.prepacked import prepack
+from pipemill_worker.pipelines.prepacked import most_rows, prepack
 
 __all__ = ["TASK", "TRANSFORMERS", "save_model", "sentences"]
 
@@ -65,8 +65,7 @@ class Here:
         self._pipe = TRANSFORMERS.pipeline(TASK, model=str(folder), device="cpu")
         packed, quick = (TRANSFORMERS.pipeline(TASK, model=str(folder), device="cpu") for _ in range(2))
         Packing(packed.model, every_token=True)
-        most_filled = max((each.most_rows for each in prepack(quick.model).values()), default=0)
-        Packing(quick.model, every_token=True, most_filled=most_filled)
+        Packing(quick.model, every_token=True, most_filled=most_rows(prepack(quick.model)))
         self.direct: Side = lambda texts: [self._pipe(text) for text in texts]
         self.by_hand: dict[str, Side] = {
             "packed by hand": partial(_by_hand, packed),

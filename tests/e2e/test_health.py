@@ -196,7 +196,10 @@ def test_several_processes_tell_each_for_itself(serve: Serve, file: Path) -> Non
     fleet = serve.start(ECHO, "--processes", "2", **environment)
 
     def both() -> list[int]:
-        found = [json.loads(each.read_text("utf-8")) for each in files_of(file)]
+        try:
+            found = [json.loads(each.read_text("utf-8")) for each in files_of(file)]
+        except FileNotFoundError:  # It was removed since it was found: its process is gone.
+            return []
         return [each["pid"] for each in found] if [each["ready"] for each in found] == [True, True] else []
 
     pids = fleet.until(both, "both processes serve")

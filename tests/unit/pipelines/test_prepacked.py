@@ -11,7 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from pipemill_worker.pipelines import prepacked
-from pipemill_worker.pipelines.prepacked import Product, gaining_rows, most_that_gain, prepack, restore
+from pipemill_worker.pipelines.prepacked import Product, described, gaining_rows, most_that_gain, prepack, restore
 
 
 class Attention(nn.Module):
@@ -178,6 +178,15 @@ def test_the_commonest_product_is_timed(own: float, packed: float, most: int, mo
     assert gaining_rows(model) == most
     assert shapes == {(24, 8)}
     assert len(prepack(model)) == (4 if most else 0)
+
+
+def test_whose_products_they_are_is_told() -> None:
+    """In words, for `pipemill queues --json`."""
+    model = nn.Linear(8, 8)
+    assert described({}) == "torch"
+    assert described(prepack(model, 64)) == "oneDNN up to 64 rows"
+    restore(model)
+    assert described(prepack(model, sys.maxsize)) == "oneDNN"
 
 
 def test_a_model_without_such_layers_gains_nothing() -> None:

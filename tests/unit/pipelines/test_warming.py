@@ -168,8 +168,10 @@ def test_the_check_knows_the_model_as_it_was_loaded(monkeypatch: pytest.MonkeyPa
     expected = pipe("some text")
     runner = runner_of("text-classification", pipe)
     assert pipe("some text") != expected
+    assert runner.describe()["products"] == "oneDNN"
     runner.warm_up()
     assert runner.sharing is Sharing.SOLO
+    assert runner.describe()["products"] == "torch"
     assert pipe("some text") == expected
 
 

@@ -105,11 +105,12 @@ class Prepacked:
         return self._product.part(self._index, inputs) if gains else self._own(inputs)
 
 
-def prepack(model: nn.Module, most_rows: int | None = None, *, writes: bool = False) -> dict[int, Product]:
+def prepack(model: nn.Module, most: int | None = None, *, writes: bool = False) -> dict[int, Product]:
     """Let a model's linear layers read a second copy of their weights in passes that gain; the products, by layer.
 
-    A layer's key is its ``id``. ``most_rows``, of a pass that gains, is measured if it isn't given. ``writes``: most
-    passes are of few rows, each a token, so layers side by side are one product, and weights are laid anew for one row.
+    A layer's key is its ``id``. ``most``, the rows of a pass that gains, is measured if it isn't given. ``writes``:
+    most passes are of few rows, each a token, so layers side by side are one product, and weights are laid anew for
+    one row.
 
     None on a GPU, in other formats than float32, without oneDNN, where nothing gains, and where copies would take more
     than ``MOST_BYTES``, or what is free. A step of 8 rows through 384 × 32,000 weights took 5.9 ms so, and 13.4 ms as
@@ -121,13 +122,13 @@ def prepack(model: nn.Module, most_rows: int | None = None, *, writes: bool = Fa
     groups = list(_groups(model, side_by_side=writes))
     if not _fits(sum(layer.weight.nbytes for group in groups for layer in group)):
         return {}
-    most_rows = gaining_rows(model) if most_rows is None else most_rows
-    if not most_rows:
+    most = gaining_rows(model) if most is None else most
+    if not most:
         return {}
     shared = {each.weight.data_ptr() for each in model.modules() if isinstance(each, nn.Embedding)}
     products: dict[int, Product] = {}
     for group in groups:
-        product = Product(group, most_rows, writes=writes, shared=group[0].weight.data_ptr() in shared)
+        product = Product(group, most, writes=writes, shared=group[0].weight.data_ptr() in shared)
         for index, layer in enumerate(group):
             products[id(layer)] = product
             layer.forward = Prepacked(layer, product, index)
@@ -148,6 +149,19 @@ def restore(model: nn.Module) -> Callable[[], None]:
 def is_prepacked(layer: nn.Module) -> bool:
     """Whether a layer reads such a copy."""
     return isinstance(vars(layer).get("forward"), Prepacked)
+
+
+def most_rows(products: Mapping[int, Product]) -> int:
+    """The most rows of a pass that reads such copies; 0 without any."""
+    return max((each.most_rows for each in products.values()), default=0)
+
+
+def described(products: Mapping[int, Product]) -> str:
+    """For people: whose products they are, and in which passes."""
+    most = most_rows(products)
+    if not most:
+        return "torch"
+    return "oneDNN" if most == sys.maxsize else f"oneDNN up to {most} rows"
 
 
 def gaining_rows(model: nn.Module, clock: Clock | None = None) -> int:

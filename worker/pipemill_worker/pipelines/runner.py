@@ -34,10 +34,10 @@ from pipemill_worker.pipelines.loading.compiling import compiles_layers
 from pipemill_worker.pipelines.overlaps import check_overlaps
 from pipemill_worker.pipelines.packing import Packing, can_pack
 from pipemill_worker.pipelines.plain import to_plain
-from pipemill_worker.pipelines.prepacked import prepack, restore
+from pipemill_worker.pipelines.prepacked import Product, described, most_rows, prepack, restore
 from pipemill_worker.pipelines.rules import TASK_RULES, Sharing
 from pipemill_worker.pipelines.seeding import seeded
-from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings, Validate
+from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings, Validate, has_chat_template
 from pipemill_worker.pipelines.staged import Plan, Stages, StagesPerThread
 from pipemill_worker.pipelines.underway import Underway, watched
 from pipemill_worker.pipelines.warming import SelfCheck, warm_up
@@ -104,8 +104,9 @@ class TransformersRunner:
         self._threads = StagesPerThread(pipe, threading.Lock())
         #: Continues prompts together; ``None`` where there are none, or their answers then differ.
         self.writer = writer_for(name, settings, pipe, lambda: self._threads.stages)
-        apart = self.writer is not None or settings.compile  # They lay out weights of their own.
-        self._products = {} if apart else prepack(pipe.model)
+        self._products: Mapping[int, Product] = {}  # Compiled layers bring their own.
+        if not settings.compile:
+            self._products = prepack(pipe.model) if self.writer is None else self.writer.products
         self._packing = self._pack() if packs else None
 
     @property
@@ -222,6 +223,7 @@ class TransformersRunner:
             self._rule = self._rule.narrowed()
             if self._rule.sharing is Sharing.SOLO:
                 restore(self.pipe.model)
+                self._products = {}
         else:
             self._packing.undo()
             self._packing = None
@@ -230,8 +232,7 @@ class TransformersRunner:
         # A product of other sizes is rounded otherwise, which shows in coarse numbers; compiled layers stay as is.
         settings, fine = self._settings, self.pipe.model.dtype is torch.float32
         every_token = settings.compile or settings.quantisation is not None or not fine
-        most_filled = max((each.most_rows for each in self._products.values()), default=0)
-        return Packing(self.pipe.model, every_token=every_token, most_filled=most_filled)
+        return Packing(self.pipe.model, every_token=every_token, most_filled=most_rows(self._products))
 
     @contextlib.contextmanager
     def padding(self) -> Iterator[None]:
@@ -299,6 +300,7 @@ class TransformersRunner:
             "writes_together": self.writer is not None,
             "engine": self._settings.engine,
             "max_tokens": self.token_limit,
+            "products": described(self._products),
             "self_check": None if self._check is None else self._check.describe(),
         }
 
@@ -348,9 +350,8 @@ class TransformersRunner:
             if length == 0:
                 raise InvalidInput("the text has no tokens for this model: give one with words in it")
             self._check_length(length)
-        if isinstance(
-            prompt := chunk.get("decoder_input_ids"), torch.Tensor
-        ):  # Donut writes, and nests what it thought.
+        prompt = chunk.get("decoder_input_ids")
+        if isinstance(prompt, torch.Tensor):  # Donut writes, and nests what it thought.
             self._check_length(int(prompt.shape[1]))
             alone = True
         self._check_parts(chunk)
@@ -388,11 +389,6 @@ class TransformersRunner:
             for name in generating.SEQUENCES & row.keys():
                 row[name] = generating.trim(row[name], 1 if decodes else payload.length, ends)
         return rows
-
-
-def has_chat_template(pipe: LoadedPipeline) -> bool:
-    """Whether the model takes chats."""
-    return any(getattr(getattr(pipe, part, None), "chat_template", None) for part in ("processor", "tokenizer"))
 
 
 def _complaint(error: BaseException) -> str:

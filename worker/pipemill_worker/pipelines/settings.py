@@ -169,3 +169,8 @@ class _Changed:
 def changed(settings: ModelSettings, **changes: Any) -> ModelSettings:
     """The same settings but for these."""
     return cast("ModelSettings", _Changed(settings, changes))
+
+
+def has_chat_template(pipe: LoadedPipeline) -> bool:
+    """Whether the model takes chats."""
+    return any(getattr(getattr(pipe, part, None), "chat_template", None) for part in ("processor", "tokenizer"))

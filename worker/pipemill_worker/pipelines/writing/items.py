@@ -84,8 +84,9 @@ class PipelineWriter:
         places: Places | None = None,
     ) -> None:
         self._model, self._engine, self._places = model, engine, places
-        products = prepack(model, writes=True)
-        self._lean = None if places else lean(model, products)
+        #: What multiplies, by layer.
+        self.products = prepack(model, writes=True)
+        self._lean = None if places else lean(model, self.products)
         #: The calling thread's own.
         self._stages = stages
         self._max_rows, self._max_tokens = max_rows, max_tokens
