@@ -115,19 +115,22 @@ def read_health(file: Path, *, max_age: float = STALE_SECONDS) -> Health:
     All of them must live, since whoever restarts one that hangs restarts all. One that serves is enough to be ready. A
     process that died has no file: its supervisor removes it, and starts the process again.
     """
-    found = files_of(file)
-    if not found:
+    told = {each: health for each in files_of(file) if (health := _read(each, max_age)) is not None}
+    if not told:
         return _down(f"file: there is no {file}: the worker isn't up, or it writes another one (worker.health_file)")
-    if found == [file]:
-        return _read(file, max_age)
-    return together({each.stem: _read(each, max_age) for each in found})
+    if list(told) == [file]:
+        return told[file]
+    return together({each.stem: health for each, health in told.items()})
 
 
-def _read(file: Path, max_age: float) -> Health:
+def _read(file: Path, max_age: float) -> Health | None:
+    """What a file says; ``None`` if it was removed since it was found."""
     try:
         document = json.loads(file.read_bytes())
         age = time.monotonic() - float(document["clock"])
         health = Health.from_json(document)
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         return _down(f"file: {file} can't be read ({type(error).__name__}): name the file that the worker writes")
     if age < 0:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipemill.cli import main
-from pipemill.health import Health, clear, numbered, read_health, write_health
+from pipemill.health import Health, clear, files_of, numbered, read_health, write_health
 
 WELL = Health(live=True, ready=True)
 LOADING = Health(live=True, ready=False, reasons=("starting: models",))
@@ -50,6 +50,17 @@ def test_a_file_that_is_not_there_is_not_live(file: Path) -> None:
     found = read_health(file)
     assert not found.live
     assert str(file) in found.reasons[0]
+
+
+def test_a_file_that_is_removed_meanwhile_says_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor removes that of a process that died, between finding and reading it, too: the others stay live."""
+    for number in (1, 2):
+        write_health(numbered(file, number), WELL)
+    found = [*files_of(file), numbered(file, 3)]
+    monkeypatch.setattr("pipemill.health.files_of", lambda _: found)
+    assert read_health(file) == WELL
+    monkeypatch.setattr("pipemill.health.files_of", lambda _: found[2:])
+    assert "there is no" in read_health(file).reasons[0]
 
 
 def test_an_old_file_is_not_live(file: Path) -> None:
