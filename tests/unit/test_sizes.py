@@ -11,10 +11,10 @@ from pipemill_worker.policy.sizes import rounded_down, rounded_up
 
 @pytest.mark.parametrize(
     ("size", "down", "up"),
-    [(0, 0, 0), (1, 1, 1), (16, 16, 16), (17, 16, 18), (33, 32, 36), (668, 640, 704), (1_024, 1_024, 1_024)],
+    [(0, 0, 0), (1, 1, 1), (17, 17, 17), (32, 32, 32), (33, 32, 36), (668, 640, 704), (1_024, 1_024, 1_024)],
 )
 def test_sizes_are_rounded_to_eight_for_each_doubling(size: int, down: int, up: int) -> None:
-    """Those up to 16 stay."""
+    """Those up to 32 stay."""
     assert (rounded_down(size), rounded_up(size)) == (down, up)
 
 
@@ -29,4 +29,4 @@ def test_little_is_added_or_lost(size: int) -> None:
 
 def test_there_are_few() -> None:
     """Of all passes of up to 2,048 tokens."""
-    assert len({rounded_up(size) for size in range(1, 2_049)}) == 72
+    assert len({rounded_up(size) for size in range(1, 2_049)}) == 80

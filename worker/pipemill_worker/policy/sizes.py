@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Bits of a size that stay: eight sizes for each doubling, all up to 16.
+#: Sizes up to this one stay: those of steps of written texts, and of many a lone sentence.
+_EXACT: Final = 32
+#: Bits of a larger one that stay: eight sizes for each doubling.
 _BITS: Final = 4
 
 
@@ -21,4 +23,4 @@ def rounded_down(size: int) -> int:
 
 
 def _step(size: int) -> int:
-    return 1 << max(0, (size - 1).bit_length() - _BITS)
+    return 1 if size <= _EXACT else 1 << ((size - 1).bit_length() - _BITS)
