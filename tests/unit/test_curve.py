@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -152,12 +153,15 @@ def test_a_batch_is_bounded_by_what_was_measured() -> None:
     assert sized(LIMITS, calibration((1, 1.0), (2, 2.0), (4, 4.0)), None).max_items == 1
 
 
-def test_a_budget_is_one_that_passes_are_rounded_to() -> None:
-    """Else full passes would all be filled up to the next size."""
-    measured = (Point(items=1, cost=30, seconds=1.0), Point(items=43, cost=1_352, seconds=9.0))
-    passes = Calibration(sharing="packed", curves={"packed": measured}, ceiling=43)
+def test_a_budget_of_packed_rows_is_one_that_passes_are_rounded_to() -> None:
+    """Else full passes would all be filled up to the next size; padded ones would lose an item."""
+    sizes = ((1, 30, 1.0), (43, 1_352, 9.0), (86, 2_704, 18.0))
+    measured = tuple(Point(items=items, cost=cost, seconds=seconds) for items, cost, seconds in sizes)
+    passes = Calibration(sharing="packed", curves={"packed": measured})
     assert passes.best.cost == 1_352
-    assert sized(BatchLimits(max_items=64, max_cost=100, max_amplification=1.5), passes, None).max_cost == 1_280
+    packed = BatchLimits(max_items=64, max_cost=100, max_amplification=1.5, packed=True)
+    assert sized(packed, passes, None).max_cost == 1_280
+    assert sized(replace(packed, packed=False), passes, None).max_cost == 1_352
 
 
 def test_a_curve_that_still_rises_leaves_the_budget_that_stands() -> None:

@@ -11,7 +11,15 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from pipemill_worker.pipelines import prepacked
-from pipemill_worker.pipelines.prepacked import Product, described, gaining_rows, most_that_gain, prepack, restore
+from pipemill_worker.pipelines.prepacked import (
+    Product,
+    described,
+    gaining_rows,
+    most_rows,
+    most_that_gain,
+    prepack,
+    restore,
+)
 
 
 class Attention(nn.Module):
@@ -75,8 +83,7 @@ def test_products_of_one_pass_are_computed_once(monkeypatch: pytest.MonkeyPatch)
     with torch.inference_mode():
         model(torch.randn(3, 24))
     assert len(calls) == 2
-    assert product._seen is None
-    assert product._outputs == {}
+    assert product._kept is None
 
 
 def test_layers_of_different_kinds_stay_apart() -> None:
@@ -195,8 +202,68 @@ def test_a_model_without_such_layers_gains_nothing() -> None:
 
 
 def test_copies_leave_memory_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As much as they take."""
+    """As much as they take; what writes keeps its layers side by side without them."""
     copies = 8 * 8 * 4
     for free, expected in ((None, 1), (2 * copies, 1), (2 * copies - 1, 0)):
         monkeypatch.setattr(prepacked, "free_memory", lambda free=free: free)
         assert len(prepack(nn.Linear(8, 8), 64)) == expected
+    assert most_rows(prepack(nn.Linear(8, 8), 64, writes=True)) == 0
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_what_writes_has_its_layers_side_by_side_where_nothing_gains(rows: int) -> None:
+    """Torch multiplies then."""
+    torch.manual_seed(0)
+    model = Attention(bias=True)
+    inputs = torch.randn(rows, 24)
+    with torch.inference_mode():
+        before = model(inputs)
+        products = prepack(model, 0, writes=True)
+        assert products[id(model.q_proj)].sizes == [16, 8, 8]
+        assert torch.allclose(model(inputs), before, atol=1e-6)
+        assert torch.allclose(products[id(model.o_proj)](torch.ones(rows, 32)), model.o_proj(torch.ones(rows, 32)))
+    assert described(products) == "torch"
+
+
+def test_layers_are_called_as_torch_lets_them() -> None:
+    """By keyword, and with other numbers than theirs, which torch refuses in its own words."""
+    layer = nn.Linear(8, 8)
+    inputs = torch.randn(3, 8)
+    with torch.inference_mode():
+        before = layer(inputs)
+        prepack(layer, 64)
+        assert torch.equal(layer(input=inputs), before)
+        with pytest.raises(RuntimeError, match="dtype"):
+            layer(inputs.double())
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_an_empty_layer_is_left_alone() -> None:
+    """It has nothing to multiply by."""
+    assert list(prepack(nn.ModuleList([nn.Linear(4, 0), nn.Linear(0, 4)]), 64)) == []
+
+
+def test_what_onednn_cannot_do_torch_does(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A model is served all the same, and the log says why."""
+
+    def refused(_: Any) -> Any:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(prepacked, "_packed", refused)
+    layer = nn.Linear(8, 8)
+    assert prepack(layer, 64) == {}
+    assert "forward" not in vars(layer)
+    assert "could not create a primitive" in caplog.text
+
+
+def test_of_a_large_weight_a_part_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In passes of all sizes, as of a small one."""
+    timed: list[tuple[tuple[int, ...], int]] = []
+
+    def note(weight: torch.Tensor, rows: int, _: Any) -> tuple[float, float]:
+        timed.append((tuple(weight.shape), rows))
+        return 1.0, 0.5 if rows <= 64 else 1.0
+
+    monkeypatch.setattr(prepacked, "_times", note)
+    assert gaining_rows(nn.Linear(512, 50_000)) == 64
+    assert timed == [((4_096, 512), rows) for rows in (8, 16, 32, 64, 128, 256, 512, 1_024)]

@@ -42,6 +42,15 @@ class Disturbed:
         """It is."""
         return nullcontext()
 
+    @property
+    def multiplies(self) -> bool:
+        """It has torch's own products."""
+        return False
+
+    def multiply_plainly(self) -> None:
+        """Never called."""
+        raise AssertionError
+
     def share_less(self) -> None:
         """As the real one."""
         self.sharing = _NARROWER[self.sharing]
@@ -165,14 +174,30 @@ def test_the_check_knows_the_model_as_it_was_loaded(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(prepacked, "_multiply", lambda inputs, packed, bias: linear(inputs, packed, bias) + 1)
     monkeypatch.setattr(prepacked, "_packed", lambda weight: weight)
     pipe = tiny_pipeline("text-classification")
-    expected = pipe("some text")
+    expected = pipe("some text")[0]["score"]
     runner = runner_of("text-classification", pipe)
-    assert pipe("some text") != expected
+    assert pipe("some text")[0]["score"] != pytest.approx(expected, abs=1e-5)
     assert runner.describe()["products"] == "oneDNN"
     runner.warm_up()
-    assert runner.sharing is Sharing.SOLO
+    assert runner.sharing is Sharing.PACKED
     assert runner.describe()["products"] == "torch"
-    assert pipe("some text") == expected
+    assert pipe("some text")[0]["score"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_products_that_nothing_proved_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass through them that fails is found at the start, whether or not jobs share passes; jobs are answered."""
+    monkeypatch.setattr(prepacked, "gaining_rows", lambda _: sys.maxsize)
+    pipe = tiny_pipeline("text-classification")
+    runner = runner_of("text-classification", pipe)
+    assert runner.multiplies
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("could not execute a primitive")
+
+    monkeypatch.setattr(prepacked, "_multiply", broken)
+    runner.warm_up()
+    assert not runner.multiplies
+    assert runner.sharing is Sharing.PACKED
 
 
 def test_packing_that_disturbs_gives_way_to_padding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -58,6 +58,14 @@ def trim(sequences: torch.Tensor, start: int, ends: frozenset[int]) -> torch.Ten
         return sequences
     longest = int(is_end.int().argmax(dim=1).max()) + 1 if length else 0
     return sequences[..., : start + longest]
+
+
+def trim_answers(rows: Sequence[dict[str, Any]], starts: Sequence[int], settings: Mapping[str, Any]) -> None:
+    """Cut from each row what filled it up to the longest answer of its batch; its answer begins at its start."""
+    ends = end_tokens(settings)
+    for row, start in zip(rows, starts, strict=True):
+        for name in SEQUENCES & row.keys():
+            row[name] = trim(row[name], start, ends)
 
 
 def end_tokens(settings: Mapping[str, Any]) -> frozenset[int]:

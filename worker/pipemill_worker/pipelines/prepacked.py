@@ -7,6 +7,7 @@ few rows only. So it is measured, on the machine and the model that it is for.
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -19,9 +20,14 @@ from torch import nn
 from torch.nn.functional import linear, pad
 from transformers.pytorch_utils import Conv1D
 
+from pipemill_worker.pipelines.inputs import shorten
 from pipemill_worker.pipelines.memory import free_memory
 from pipemill_worker.policy.sizes import rounded_up
 
+log = logging.getLogger("pipemill.worker")
+
+#: Characters of a foreign error's text that our own repeats.
+_MAX_CAUSE_CHARACTERS: Final = 300
 #: Most that the copies may take, in bytes: half a billion weights.
 MOST_BYTES: Final = 2 << 30
 #: What must stay free for each byte of them, in bytes.
@@ -31,8 +37,8 @@ _USUAL_ROWS: Final = 16
 #: Rows of the passes that are timed, and how often each is; of each the quickest counts.
 _TIMED_ROWS: Final = (8, 16, 32, 64, 128, 256, 512, 1_024)
 _TIMES: Final = 5
-#: Larger passes than of so many multiplications aren't timed: they take long, and gain what smaller ones gain.
-_MOST_TIMED: Final = 1 << 31
+#: Of a larger weight, a part of so many numbers is timed: the whole would take long, and gain what its part gains.
+_MOST_TIMED: Final = 1 << 21
 #: The share of torch's own time that a product must stay below.
 _GAINS: Final = 0.95
 #: Layers of one module that look at the same inputs, by their names.
@@ -69,14 +75,13 @@ class Product:
             for layer, part in zip(layers, torch.split(self._plain, self.sizes), strict=True):
                 layer.weight.data = part
         self._fewest = 2 if self._plain.t().is_contiguous() else 1
-        self._packed = _packed(self._plain)
+        self._packed = _packed(self._plain) if most_rows else None
         #: The inputs seen last, and what the layers that weren't asked for it yet have of them.
-        self._seen: torch.Tensor | None = None
-        self._outputs: dict[int, torch.Tensor] = {}
+        self._kept: tuple[torch.Tensor, dict[int, torch.Tensor]] | None = None
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """All outputs, side by side."""
-        if not self._fewest <= rows_of(inputs) <= self.most_rows:
+        if self._packed is None or not self._fewest <= rows_of(inputs) <= self.most_rows:
             return linear(inputs, self._plain, self._bias)
         return _multiply(inputs, self._packed, self._bias)
 
@@ -84,11 +89,12 @@ class Product:
         """One layer's outputs; the others' are kept until they are asked for the same inputs, which comes next."""
         if len(self.sizes) == 1:
             return self(inputs)
-        if self._seen is not inputs or index not in self._outputs:
-            self._seen, self._outputs = inputs, dict(enumerate(torch.split(self(inputs), self.sizes, -1)))
-        outputs = self._outputs.pop(index)
-        if not self._outputs:
-            self._seen = None
+        kept = self._kept  # Read once: an engine of a thread of its own may ask as well.
+        if kept is None or kept[0] is not inputs or index not in kept[1]:
+            kept = self._kept = inputs, dict(enumerate(torch.split(self(inputs), self.sizes, -1)))
+        outputs = kept[1].pop(index)
+        if not kept[1]:
+            self._kept = None
         return outputs
 
 
@@ -96,13 +102,14 @@ class Prepacked:
     """What a layer computes in place of its own ``forward``; as ever in passes of too many rows."""
 
     def __init__(self, layer: Any, product: Product, index: int) -> None:
-        self._own: Callable[[torch.Tensor], torch.Tensor] = layer.forward
+        self._own: Callable[..., torch.Tensor] = layer.forward
         self._product, self._index = product, index
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
         """``[…, in]`` to ``[…, out]``."""
-        gains = rows_of(inputs) <= self._product.most_rows
-        return self._product.part(self._index, inputs) if gains else self._own(inputs)
+        if named or inputs[0].dtype != torch.float32 or rows_of(inputs[0]) > self._product.most_rows:
+            return self._own(*inputs, **named)
+        return self._product.part(self._index, *inputs)
 
 
 def prepack(model: nn.Module, most: int | None = None, *, writes: bool = False) -> dict[int, Product]:
@@ -112,19 +119,31 @@ def prepack(model: nn.Module, most: int | None = None, *, writes: bool = False) 
     most passes are of few rows, each a token, so layers side by side are one product, and weights are laid anew for
     one row.
 
-    None on a GPU, in other formats than float32, without oneDNN, where nothing gains, and where copies would take more
-    than ``MOST_BYTES``, or what is free. A step of 8 rows through 384 × 32,000 weights took 5.9 ms so, and 13.4 ms as
-    torch has them: its own kernel lays them out anew for each pass. Layers side by side are one product: three of
-    384 × 384 took 0.26 ms, and 0.18 ms so (Zen 3). Sums are made in another order: answers differ by rounding.
+    None on a GPU, in other formats than float32, without oneDNN, and where copies would take more than ``MOST_BYTES``.
+    Where nothing gains, or copies would take more than half of what is free, there are none, and torch multiplies; what
+    writes has its layers side by side all the same.
+
+    A step of 8 rows through 384 × 32,000 weights took 5.9 ms so, and 13.4 ms as torch has them: its own kernel lays
+    them out anew for each pass. Layers side by side are one product: three of 384 × 384 took 0.26 ms, and 0.18 ms so
+    (Zen 3). Sums are made in another order: answers differ by rounding.
     """
     if not _has_kernels():
         return {}
     groups = list(_groups(model, side_by_side=writes))
-    if not _fits(sum(layer.weight.nbytes for group in groups for layer in group)):
+    copies = sum(layer.weight.nbytes for group in groups for layer in group)
+    if copies > MOST_BYTES:
         return {}
-    most = gaining_rows(model) if most is None else most
-    if not most:
+    try:
+        most = 0 if _crowds(copies) else gaining_rows(model) if most is None else most
+        return _laid_out(model, groups, most, writes=writes) if most or writes else {}
+    except RuntimeError as error:
+        restore(model)
+        text = "oneDNN can't multiply by a model's weights, so torch does: %s"
+        log.warning(text, shorten(error, _MAX_CAUSE_CHARACTERS), extra={"event": "products_not_had"})
         return {}
+
+
+def _laid_out(model: nn.Module, groups: Sequence[list[Any]], most: int, *, writes: bool) -> dict[int, Product]:
     shared = {each.weight.data_ptr() for each in model.modules() if isinstance(each, nn.Embedding)}
     products: dict[int, Product] = {}
     for group in groups:
@@ -178,12 +197,11 @@ def gaining_rows(model: nn.Module, clock: Clock | None = None) -> int:
         numbers[each.shape] += each.numel()
     shape, _ = numbers.most_common(1)[0]
     weight = next(each for each in weights if each.shape == shape)
+    weight = weight[: max(1, _MOST_TIMED // weight.shape[1])]
     if clock is None:
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     timed: dict[int, tuple[float, float]] = {}
     for rows in _TIMED_ROWS:
-        if timed and rows * weight.numel() > _MOST_TIMED:
-            break
         timed[rows] = _times(weight, rows, clock)
         if not most_that_gain(timed):
             break
@@ -234,10 +252,10 @@ def _multiply(inputs: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | N
     return outputs[:rows].view(*inputs.shape[:-1], -1) if fillers else outputs
 
 
-def _fits(copies: int) -> bool:
-    """Whether there is memory for so many bytes of copies."""
+def _crowds(copies: int) -> bool:
+    """Whether so many bytes of copies would leave too little memory free."""
     free = free_memory()
-    return copies <= MOST_BYTES and (free is None or copies * (1 + _KEPT_FREE) <= free)
+    return free is not None and copies * (1 + _KEPT_FREE) > free
 
 
 def _groups(model: nn.Module, *, side_by_side: bool) -> Iterator[list[Any]]:
@@ -263,7 +281,7 @@ def _qualifies(module: Any) -> bool:
         return False
     weight = module.weight
     plain = type(weight) is nn.Parameter and type(weight.data) is torch.Tensor
-    return plain and weight.dtype == torch.float32 and weight.device.type == "cpu"
+    return plain and weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.numel() > 0
 
 
 def _weight(layer: Any) -> torch.Tensor:

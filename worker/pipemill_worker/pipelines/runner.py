@@ -170,7 +170,11 @@ class TransformersRunner:
         for name, renamed in rule.renamed:
             for row, payload in zip(rows, payloads, strict=True):
                 row[renamed] = payload.inputs[name]
-        return self._trimmed(stages, rows, payloads) if self._generates and len(rows) > 1 else rows
+        if self._generates and len(rows) > 1:
+            decodes = self.pipe.model.config.is_encoder_decoder
+            starts = [1 if decodes else payload.length for payload in payloads]
+            generating.trim_answers(rows, starts, stages.generation_settings(payloads[0].forward))
+        return rows
 
     def finish(self, prepared: Prepared, outputs: Sequence[Any]) -> Any:
         """Postprocess one job's outputs into the pipeline's own answer, as plain Python with arrays and images."""
@@ -221,12 +225,20 @@ class TransformersRunner:
             self.writer = None
         elif self._packing is None:
             self._rule = self._rule.narrowed()
-            if self._rule.sharing is Sharing.SOLO:
-                restore(self.pipe.model)
-                self._products = {}
         else:
             self._packing.undo()
             self._packing = None
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether other products than torch's are to be tried: what writes is tried together."""
+        return self.writer is None and bool(self._products)
+
+    def multiply_plainly(self) -> None:
+        """From now on, torch multiplies. Called before the first job is prepared."""
+        with self.padding():
+            restore(self.pipe.model)
+            self._products = {}
 
     def _pack(self) -> Packing:
         # A product of other sizes is rounded otherwise, which shows in coarse numbers; compiled layers stay as is.
@@ -380,15 +392,6 @@ class TransformersRunner:
         for texts in [*(chunk.get("text_inputs") or ()), *(inputs for inputs, _ in chunk.get("prompts") or ())]:
             if isinstance(texts, Mapping) and isinstance(texts.get("input_ids"), torch.Tensor):
                 self._check_length(int(texts["input_ids"].shape[1]))
-
-    def _trimmed(self, stages: Stages, rows: list[Any], payloads: Sequence[Payload]) -> list[Any]:
-        """Rows without what filled them up to the longest answer of the batch."""
-        ends = generating.end_tokens(stages.generation_settings(payloads[0].forward))
-        decodes = bool(self.pipe.model.config.is_encoder_decoder)
-        for row, payload in zip(rows, payloads, strict=True):
-            for name in generating.SEQUENCES & row.keys():
-                row[name] = generating.trim(row[name], 1 if decodes else payload.length, ends)
-        return rows
 
 
 def _complaint(error: BaseException) -> str:

@@ -44,6 +44,15 @@ class Checked(Protocol):
         """Let the model compute meanwhile as the pipeline itself would, without what makes passes shorter."""
         ...
 
+    @property
+    def multiplies(self) -> bool:
+        """Whether other products than torch's are to be tried."""
+        ...
+
+    def multiply_plainly(self) -> None:
+        """From now on, torch multiplies."""
+        ...
+
     def share_less(self) -> None:
         """From now on, items share by the next stricter way."""
         ...
@@ -100,11 +109,18 @@ def warm_up(  # noqa: PLR0913 - each is a part of the check
     meant = runner.sharing
     with runner.as_loaded():
         alone = _run_alone(queue, model, runner, jobs, guessed=guessed)
+    if runner.multiplies and not (alone and _apart(runner, alone, together=False) <= tolerance):
+        runner.multiply_plainly()
+        log.warning(
+            "queue %s: answers by oneDNN's products aren't the model's own, or unknown: torch multiplies",
+            queue,
+            extra={"event": "products_refused", "queue": queue},
+        )
     first: float | None = None
     while len(alone) < _FEWEST and runner.sharing in {Sharing.PACKED, Sharing.PADDED}:
         runner.share_less()  # Nothing is proven; equal shapes are safe.
     while runner.sharing is not Sharing.SOLO and alone:
-        apart = _apart(runner, alone)
+        apart = _apart(runner, alone, together=True)
         first = apart if first is None else first
         if apart <= tolerance:
             break
@@ -150,13 +166,13 @@ def _run_alone(
     return alone
 
 
-def _apart(runner: Checked, alone: Sequence[tuple[Canary, Any]]) -> float:
+def _apart(runner: Checked, alone: Sequence[tuple[Canary, Any]], *, together: bool) -> float:
     try:
-        together = _answers(runner, [job for job, _ in alone], together=True)
+        again = _answers(runner, [job for job, _ in alone], together=together)
     except Exception as error:  # noqa: BLE001 - whatever it is, the same jobs ran alone
-        log.warning("a batch failed at the self-check: %s: %s", type(error).__name__, shorten(error))
+        log.warning("a pass failed at the self-check: %s: %s", type(error).__name__, shorten(error))
         return float("inf")
-    return max(difference(one, other) for (_, one), other in zip(alone, together, strict=True))
+    return max(difference(one, other) for (_, one), other in zip(alone, again, strict=True))
 
 
 def _answers(runner: Checked, jobs: Sequence[Canary], *, together: bool) -> list[Any]:

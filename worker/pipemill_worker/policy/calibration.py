@@ -77,8 +77,9 @@ def sized(limits: BatchLimits, calibration: Calibration | None, ceiling: int | N
     """
     if calibration is not None:
         best = calibration.best
-        max_cost = max(best.cost, limits.max_cost) if calibration.still_gains else best.cost
-        limits = replace(limits, max_cost=rounded_down(max_cost), max_items=1 if best.items == 1 else limits.max_items)
+        budget = rounded_down(best.cost) if limits.packed else best.cost
+        max_cost = max(best.cost, limits.max_cost) if calibration.still_gains else budget
+        limits = replace(limits, max_cost=max_cost, max_items=1 if best.items == 1 else limits.max_items)
         ceilings = [each for each in (calibration.ceiling, ceiling) if each is not None]
         ceiling = min(ceilings, default=None)
     return limits if ceiling is None else replace(limits, max_items=max(1, min(limits.max_items, ceiling)))
