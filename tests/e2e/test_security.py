@@ -111,7 +111,10 @@ def test_no_output_of_a_worker_shows_its_password(tmp_path: Path, broker_url: st
             worker = serving.start(catalogue, "--loglevel", "DEBUG", **variables)
             worker.until(lambda: "ready." in worker.output(), "the worker is ready")
             variables["PIPEMILL_CATALOGUE"] = str(catalogue)
-            told = [asked(serving, *CELERY, "inspect", what, **variables) for what in ("conf", "report", "stats")]
+            told = [
+                asked(serving, *CELERY, "inspect", "--timeout", "4", what, **variables)
+                for what in ("conf", "report", "stats")
+            ]
             told += [asked(serving, *CELERY, "report", **variables), asked(serving, "pipemill", "queues", **variables)]
             assert all("echo" in each for each in (told[0], told[4]))
             told += [Path(f"/proc/{pid}/cmdline").read_text() for pid in worker.family()]
@@ -186,7 +189,7 @@ def test_a_worker_speaks_tls(tmp_path: Path) -> None:
             worker = serving(catalogue)
             with Client(serving.broker) as client:
                 assert client.run("echo", "x" * 100_000, timeout=60) == "x" * 100_000
-            told = asked(serving, *CELERY, "inspect", "ping", PIPEMILL_CATALOGUE=str(catalogue))
+            told = asked(serving, *CELERY, "inspect", "--timeout", "4", "ping", PIPEMILL_CATALOGUE=str(catalogue))
             assert "pong" in told
             assert worker.stop() == 0
         finally:

@@ -34,9 +34,9 @@ MOST_BYTES: Final = 2 << 30
 _KEPT_FREE: Final = 1
 #: Rows that the layout is made for; passes of fewer and of more read it as well.
 _USUAL_ROWS: Final = 16
-#: Rows of the passes that are timed, and how often each is; of each the quickest counts.
+#: Rows of the passes that are timed, and rounds over all of them; of each the quickest counts.
 _TIMED_ROWS: Final = (8, 16, 32, 64, 128, 256, 512, 1_024)
-_TIMES: Final = 5
+_ROUNDS: Final = 5
 #: Of a larger weight, a part of so many numbers is timed: the whole would take long, and gain what its part gains.
 _MOST_TIMED: Final = 1 << 21
 #: The share of torch's own time that a product must stay below.
@@ -200,11 +200,12 @@ def gaining_rows(model: nn.Module, clock: Clock | None = None) -> int:
     weight = weight[: max(1, _MOST_TIMED // weight.shape[1])]
     if clock is None:
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    timed: dict[int, tuple[float, float]] = {}
-    for rows in _TIMED_ROWS:
-        timed[rows] = _times(weight, rows, clock)
-        if not most_that_gain(timed):
-            break
+    packed = _packed(weight)
+    timed = dict.fromkeys(_TIMED_ROWS, (math.inf, math.inf))
+    for _ in range(_ROUNDS):  # What slows the machine for a moment then slows one run of a size, not all.
+        for rows, (own, other) in timed.items():
+            took = _times(weight, packed, rows, clock)
+            timed[rows] = min(own, took[0]), min(other, took[1])
     return most_that_gain(timed)
 
 
@@ -216,21 +217,15 @@ def most_that_gain(timed: Mapping[int, tuple[float, float]]) -> int:
     return max((rows for rows in timed if rows < slower[0]), default=0)
 
 
-def _times(weight: torch.Tensor, rows: int, clock: Clock) -> tuple[float, float]:
+def _times(weight: torch.Tensor, packed: torch.Tensor, rows: int, clock: Clock) -> tuple[float, float]:
     """Seconds of a pass of so many rows through a weight, by torch's own product and by oneDNN's."""
-    inputs, packed = torch.ones(rows, weight.shape[1]), _packed(weight)
-    ways: tuple[Callable[[], torch.Tensor], ...] = (
-        lambda: linear(inputs, weight),
-        lambda: _multiply(inputs, packed, None),
-    )
-    best = [math.inf, math.inf]
+    inputs = torch.ones(rows, weight.shape[1])
     with torch.inference_mode():
-        for _ in range(_TIMES):
-            for way, product in enumerate(ways):
-                started = clock()
-                product()
-                best[way] = min(best[way], clock() - started)
-    return best[0], best[1]
+        started = clock()
+        linear(inputs, weight)
+        between = clock()
+        _multiply(inputs, packed, None)
+        return between - started, clock() - between
 
 
 def rows_of(inputs: torch.Tensor) -> int:
