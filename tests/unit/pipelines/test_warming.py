@@ -184,6 +184,20 @@ def test_the_check_knows_the_model_as_it_was_loaded(monkeypatch: pytest.MonkeyPa
     assert pipe("some text")[0]["score"] == pytest.approx(expected, abs=1e-6)
 
 
+def test_products_of_what_writes_are_proven_once_it_writes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong ones end writing together, and then their own use: batches are made as without them."""
+    monkeypatch.setattr(prepacked, "gaining_rows", lambda _: sys.maxsize)
+    monkeypatch.setattr(prepacked, "_multiply", lambda inputs, packed, bias: -linear(inputs, packed, bias))
+    monkeypatch.setattr(prepacked, "_packed", lambda weight: weight)
+    runner = runner_of("text-generation", tiny_pipeline("text-generation", "llama"))
+    assert runner.writer is not None
+    assert not runner.multiplies
+    runner.warm_up()
+    assert runner.writer is None
+    assert runner.describe()["products"] == "torch"
+    assert runner.sharing is Sharing.EXACT
+
+
 def test_products_that_nothing_proved_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass through them that fails is found at the start, whether or not jobs share passes; jobs are answered."""
     monkeypatch.setattr(prepacked, "gaining_rows", lambda _: sys.maxsize)

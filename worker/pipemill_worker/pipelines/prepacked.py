@@ -183,11 +183,11 @@ def described(products: Mapping[int, Product]) -> str:
     return "oneDNN" if most == sys.maxsize else f"oneDNN up to {most} rows"
 
 
-def gaining_rows(model: nn.Module, clock: Clock | None = None) -> int:
+def gaining_rows(model: nn.Module) -> int:
     """The most rows of a pass that gains, by timing the layers' commonest product; 0 if none does.
 
-    ``sys.maxsize`` if all do that were timed. ``clock`` tells seconds: by default this thread's own where it computes
-    alone, so that what else the machine does doesn't count.
+    ``sys.maxsize`` if all do that were timed. Where this thread computes alone, its own time is the clock, so that what
+    else the machine does doesn't count.
     """
     weights = [_weight(each) for each in model.modules() if _qualifies(each)]
     if not weights:
@@ -198,8 +198,7 @@ def gaining_rows(model: nn.Module, clock: Clock | None = None) -> int:
     shape, _ = numbers.most_common(1)[0]
     weight = next(each for each in weights if each.shape == shape)
     weight = weight[: max(1, _MOST_TIMED // weight.shape[1])]
-    if clock is None:
-        clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     packed = _packed(weight)
     timed = dict.fromkeys(_TIMED_ROWS, (math.inf, math.inf))
     for _ in range(_ROUNDS):  # What slows the machine for a moment then slows one run of a size, not all.

@@ -109,13 +109,7 @@ def warm_up(  # noqa: PLR0913 - each is a part of the check
     meant = runner.sharing
     with runner.as_loaded():
         alone = _run_alone(queue, model, runner, jobs, guessed=guessed)
-    if runner.multiplies and not (alone and _apart(runner, alone, together=False) <= tolerance):
-        runner.multiply_plainly()
-        log.warning(
-            "queue %s: answers by oneDNN's products aren't the model's own, or unknown: torch multiplies",
-            queue,
-            extra={"event": "products_refused", "queue": queue},
-        )
+    _prove_products(queue, runner, alone, tolerance)
     first: float | None = None
     while len(alone) < _FEWEST and runner.sharing in {Sharing.PACKED, Sharing.PADDED}:
         runner.share_less()  # Nothing is proven; equal shapes are safe.
@@ -139,6 +133,7 @@ def warm_up(  # noqa: PLR0913 - each is a part of the check
             runner.sharing.value,
             extra={"event": "sharing_narrowed", "queue": queue},
         )
+        _prove_products(queue, runner, alone, tolerance)  # Those of what writes, once it no longer writes together.
     return SelfCheck(meant=meant, sharing=runner.sharing, difference=first)
 
 
@@ -164,6 +159,18 @@ def _run_alone(
                 extra={"event": "not_warmed_up"},
             )
     return alone
+
+
+def _prove_products(queue: str, runner: Checked, alone: Sequence[tuple[Canary, Any]], tolerance: float) -> None:
+    """Let torch multiply unless the jobs' answers, each alone, are those of the model as it was loaded."""
+    if not runner.multiplies or (alone and _apart(runner, alone, together=False) <= tolerance):
+        return
+    runner.multiply_plainly()
+    log.warning(
+        "queue %s: answers by oneDNN's products aren't the model's own, or unknown: torch multiplies",
+        queue,
+        extra={"event": "products_refused", "queue": queue},
+    )
 
 
 def _apart(runner: Checked, alone: Sequence[tuple[Canary, Any]], *, together: bool) -> float:
