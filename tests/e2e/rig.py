@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import kombu.pools
@@ -22,6 +22,8 @@ from pipemill.catalogue import load_catalogue
 from pipemill.protocol import names
 from pipemill.store.base import QueueReport
 from tests.helpers import until
+
+T = TypeVar("T")
 
 ROOT: Final = Path(__file__).parents[2]
 #: Where the commands of this installation are.
@@ -215,18 +217,25 @@ def leased_messages(broker: redis.Redis) -> int:
     return hashes + sum(broker.llen(key) for key in broker.scan_iter(f"{names.PREFIX}inbox:*"))
 
 
-def freeze_at_work(worker: Process, client: Client, queue: str) -> QueueReport:
-    """Freeze a worker at a moment when it has ended some jobs, holds others, and has left others waiting."""
+def freeze_at_work(worker: Process, client: Client, queue: str, submit: Callable[[], T]) -> T:
+    """Freeze a worker when it has ended some of these jobs, holds others, and has left others; what was submitted.
 
-    def caught() -> QueueReport | None:
+    It stands still while they are submitted, too: a fast one would have ended most before the last is there.
+    """
+
+    def caught() -> bool:
         worker.freeze()
         report = report_on(client, queue)
         if report.leased and report.totals.get("succeeded") and sum(report.waiting.values()):
-            return report
+            return True
         worker.thaw()
-        return None
+        return False
 
-    return worker.until(caught, "the worker is in the middle of its jobs")  # type: ignore[no-any-return]  # of `caught`
+    worker.freeze()
+    submitted = submit()
+    worker.thaw()
+    worker.until(caught, "the worker is in the middle of its jobs")
+    return submitted
 
 
 @contextmanager

@@ -40,8 +40,7 @@ def test_a_killed_workers_batches_end_once(serve: Serve, client: Client, broker:
     worker = serve(catalogue)
     with published(serve.broker) as heard:
         texts = [" ".join(WORDS[: 1 + number % 20]) for number in range(COUNT)]
-        jobs = client.submit_many("labels", texts)
-        freeze_at_work(worker, client, "labels")
+        jobs = freeze_at_work(worker, client, "labels", lambda: client.submit_many("labels", texts))
         worker.kill()
         assert leased_messages(broker) > 0
         serve(catalogue)
@@ -61,10 +60,7 @@ def test_a_stopped_worker_gives_its_jobs_back(serve: Serve, client: Client, brok
     count = 5 * COUNT  # More than it can end between the signal and the last batch.
     worker = serve(SLOW_ECHO)
     with published(serve.broker) as heard:
-        worker.freeze()  # A fast one would have ended most of them before the last is there.
-        jobs = submit(client, count)
-        worker.thaw()
-        freeze_at_work(worker, client, "echo")
+        jobs = freeze_at_work(worker, client, "echo", lambda: submit(client, count))
         worker.send(signal.SIGTERM)
         worker.thaw()
         assert worker.wait() == 0

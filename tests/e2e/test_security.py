@@ -59,12 +59,11 @@ def test_workers_take_over_with_least_privilege(secured: Serve, broker_url: str)
     with users(broker_url, "echo") as admin:
         worker = secured(ECHO)
         with Client(url_as(broker_url, Role.PRODUCER)) as client:
-            jobs = client.submit_many("echo", [f"text {n}" for n in range(2_000)])
-            freeze_at_work(worker, client, "echo")
+            texts = [f"text {n}" for n in range(2_000)]
+            jobs = freeze_at_work(worker, client, "echo", lambda: client.submit_many("echo", texts))
             worker.kill()
             secured(ECHO)
-            results = client.results(jobs, timeout=120)
-            assert [result.get() for result in results] == [f"text {n}" for n in range(2_000)]
+            assert [result.get() for result in client.results(jobs, timeout=120)] == texts
             assert client.run("echo", "x" * 200_000, timeout=60) == "x" * 200_000
         assert denied(admin) == set()
 

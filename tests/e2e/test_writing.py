@@ -72,8 +72,9 @@ def test_texts_of_a_killed_worker_are_written_anew(serve: Serve, client: Client,
     """After kill -9 in the middle of forty texts the next worker writes them all from the beginning, each as alone."""
     worker = serve(GENERATOR)
     asked = [(text, {**given, "max_new_tokens": 40}) for text, given in prompts(40)]
-    jobs = [client.submit("generator", text, given) for text, given in asked]
-    freeze_at_work(worker, client, "generator")
+    jobs = freeze_at_work(
+        worker, client, "generator", lambda: [client.submit("generator", text, given) for text, given in asked]
+    )
     worker.kill()
     assert leased_messages(broker) > 0
     serve(GENERATOR)

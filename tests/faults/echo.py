@@ -25,9 +25,7 @@ def submit(client: Client, count: int = COUNT, *, first: int = 0) -> dict[str, s
 def caught_at_work(serve: Serve, client: Client) -> tuple[Process, dict[str, str]]:
     """A worker frozen in the middle of jobs of the slow lane; the answer to each of them."""
     worker = serve(SLOW_ECHO)
-    expected = submit(client)
-    freeze_at_work(worker, client, "echo")
-    return worker, expected
+    return worker, freeze_at_work(worker, client, "echo", lambda: submit(client))
 
 
 def until_quiet(client: Client) -> None:
