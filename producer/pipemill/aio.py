@@ -72,7 +72,7 @@ class AsyncClient(AsyncFollowing):
     ) -> AsyncJob:
         """Enqueue one job; ``JobOptions`` says what the options mean.
 
-        Jobs of one queue with equal idempotency keys are one job for a day: the handle is the first one's. A
+        Jobs of one queue with equal idempotency keys are one job, for a day and as long as its answer is kept. A
         ``job_id`` that the broker knows is that job: nothing is enqueued.
 
         Raises
@@ -205,8 +205,9 @@ class AsyncClient(AsyncFollowing):
                 elif not state.over:
                     await sleep(pause)
         finally:
-            for job_id in state.outstanding:
-                await self._store.cancel(job_id)
+            with bulk.abandoning():
+                for job_id in state.outstanding:
+                    await self._store.cancel(job_id)
 
     async def _advance(self, state: bulk.Bulk) -> float:
         """Send what is to be sent, and look for answers if the next one isn't there; how long to pause, in seconds."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
 
-from pipemill.errors import BrokerUnavailable, PipemillError, ResultTimeout, UnknownJob
+from pipemill.errors import BrokerError, BrokerUnavailable, PipemillError, ResultTimeout, UnknownJob
 from pipemill.jobs import (
     CHUNK,
     JobOptions,
@@ -20,12 +22,15 @@ from pipemill.jobs import (
     check_size,
     is_id,
     new_id,
+    part_end,
     submission,
 )
 from pipemill.protocol import Result
 from pipemill.replies import Deadline, ended, retry_after, unknown_job
 from pipemill.store.base import Accepted, QueueInfo, Standing, Submission
 from pipemill.transit import Laden
+
+log = logging.getLogger("pipemill.client")
 
 #: Writes the inputs and parameters of a job, and is told when it may start: ``Transit.encode``.
 Encode = Callable[[Any, dict[str, Any], float | None], bytes]
@@ -40,6 +45,16 @@ PAUSE_GROWTH: Final = 1.5
 FULL_PAUSE_SECONDS: Final = 5.0
 #: How long a broker may be away during ``map``, in seconds: a restart, not an outage.
 BROKER_PATIENCE_SECONDS: Final = 60.0
+
+
+@contextmanager
+def abandoning() -> Iterator[None]:
+    """Cancel jobs that nobody waits for any more; what is in the way of that is logged, and hides no error."""
+    try:
+        yield
+    except BrokerError as error:
+        text = "jobs that nobody waits for any more run on, as they can't be cancelled: %s"
+        log.warning(text, error, extra={"event": "cancel_failed"})
 
 
 class Pace:
@@ -140,6 +155,8 @@ class Bulk:
         #: Ids in the order of the inputs, until their answers are given.
         self._order: deque[str] = deque()
         self._unsent: list[Submission] = []
+        #: How many of them are sent at once, and were sent last: one after a refusal, then twice as many each time.
+        self._at_once, self._sent = CHUNK, 0
         #: Jobs that take long to encode: id, inputs and parameters of each.
         self._laden: list[tuple[str, Any, dict[str, Any]]] = []
         self._room_at = 0.0
@@ -167,14 +184,15 @@ class Bulk:
         self._deadline = Deadline(self._timeout)
 
     def to_send(self) -> list[Submission]:
-        """The jobs to send now; those a full queue refused come first, when it may have room."""
+        """The jobs to send now; those a full queue refused come first, when it may have room, and few at first."""
         if time.monotonic() < self._room_at:
             return []
         while (
             not self._unsent and not self.laden and not self._drained and self._window - len(self._order) >= self._step
         ):
             self._draw()
-        return self._unsent
+        self._sent = part_end(self._unsent, 0, self._at_once)
+        return self._unsent[: self._sent]
 
     @property
     def laden(self) -> bool:
@@ -218,7 +236,9 @@ class Bulk:
         count = len(accepted.job_ids)
         self._jobs.open.update(dict.fromkeys(accepted.job_ids))
         self._unsent = self._unsent[count:]
-        if self._unsent:
+        self._at_once = min(2 * self._at_once, CHUNK)
+        if count < self._sent:
+            self._at_once = 1
             pause = min(retry_after(accepted, len(self._unsent)), FULL_PAUSE_SECONDS)
             self._room_at = time.monotonic() + pause
 

@@ -22,6 +22,8 @@ from pipemill.store.base import QueueInfo, Submission
 CHUNK: Final = 64
 #: Most jobs that may be sent by one call of a script.
 CHUNK_AT_MOST: Final = 1000
+#: Bytes of payloads sent ahead of one call: they take room at the broker before it can say that there is none.
+UPLOAD_AT_MOST: Final = 4 << 20
 #: Characters of a name that a message repeats.
 SHOWN_CHARACTERS: Final = 80
 
@@ -291,7 +293,22 @@ def parts(jobs: Sequence[Submission], chunk: int) -> list[Sequence[Submission]]:
     """
     if not 1 <= chunk <= CHUNK_AT_MOST:
         raise ValueError(f"chunk must be from 1 to {CHUNK_AT_MOST} jobs, not {chunk}")
-    return [jobs[start : start + chunk] for start in range(0, len(jobs), chunk)]
+    found, start = [], 0
+    while start < len(jobs):
+        end = part_end(jobs, start, chunk)
+        found.append(jobs[start:end])
+        start = end
+    return found
+
+
+def part_end(jobs: Sequence[Submission], start: int, chunk: int) -> int:
+    """Where a part ends: after ``chunk`` jobs, or ``UPLOAD_AT_MOST`` bytes of payloads unless its first has more."""
+    uploaded = 0
+    for end in range(start, min(start + chunk, len(jobs))):
+        uploaded += len(jobs[end].payload or b"")
+        if uploaded > UPLOAD_AT_MOST and end > start:
+            return end
+    return min(start + chunk, len(jobs))
 
 
 def cut(value: Any) -> str:

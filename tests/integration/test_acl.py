@@ -6,6 +6,8 @@ these users, too; that a worker's process does with them, by tests/e2e/test_secu
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any, Final
@@ -15,9 +17,10 @@ import redis
 from celery import Celery
 from redis.exceptions import NoPermissionError, ResponseError
 
-from pipemill import Client
-from pipemill.errors import BrokerRefused, UnknownQueue
+from pipemill import AsyncClient, Client
+from pipemill.errors import BrokerRefused, ResultTimeout, UnknownQueue
 from pipemill.protocol import encode_arguments, encode_message, names
+from pipemill.store import wire
 from pipemill.store.acl import Role
 from pipemill.store.base import QueueInfo, Submission
 from pipemill.store.jobs import RedisJobStore
@@ -107,6 +110,10 @@ NO_WORKER: Final[list[tuple[Any, ...]]] = [
     ("GET", names.once_key(OTHER, "key")),
     ("HSET", names.lanes_key(OTHER), "x", "{}"),
     ("LRANGE", names.dead_key(OTHER), "0", "-1"),
+    # Another queue's tenant, or key, may be called like a queue of ours.
+    ("RPOP", names.tenant_list_key(OTHER, 0, QUEUE)),
+    ("LLEN", names.tenant_list_key(OTHER, 3, QUEUE)),
+    ("GET", names.once_key(OTHER, QUEUE)),
 ]
 
 
@@ -223,6 +230,56 @@ def test_a_careful_producer_only_reads_results(url: str) -> None:
             assert client.status(job.id) == "queued"
             with pytest.raises(BrokerRefused, match="refused a command"):
                 job.cancel()
+
+
+def test_a_careful_producer_meets_no_refusal_by_the_way(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job past its deadline is left to the workers, and a map that fails says why, not that it couldn't cancel."""
+    with users(url, QUEUE, cancels=False), Client(url_as(url, Role.PRODUCER)) as client:
+        with closing(RedisQueueStore(url_as(url, Role.PRODUCER))) as store:
+            store.declare(QueueInfo(name=QUEUE, task="echo"))
+        monkeypatch.setattr(wire, "OVERDUE_SECONDS", 0.0)
+        job = client.submit(QUEUE, "text", expires=0.01)
+        time.sleep(0.02)  # So that it is over.
+        assert client.status(job.id) == "queued"
+        with pytest.raises(ResultTimeout):
+            job.result(0.01)
+        with pytest.raises(ResultTimeout):
+            client.results([job], timeout=0.01)
+        with pytest.raises(ResultTimeout):
+            list(client.map(QUEUE, ["text"], timeout=0.01))
+        assert "can't be cancelled" in caplog.text
+
+
+def test_an_asynchronous_careful_producer_meets_none_either(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its blocking twin."""
+
+    async def use() -> None:
+        async with AsyncClient(url_as(url, Role.PRODUCER)) as client:
+            job = await client.submit(QUEUE, "text", expires=0.01)
+            await asyncio.sleep(0.02)
+            assert await client.status(job.id) == "queued"
+            with pytest.raises(ResultTimeout):
+                await job.result(0.01)
+            with pytest.raises(ResultTimeout):
+                _ = [answer async for answer in client.map(QUEUE, ["text"], timeout=0.01)]
+
+    monkeypatch.setattr(wire, "OVERDUE_SECONDS", 0.0)
+    with users(url, QUEUE, cancels=False):
+        with closing(RedisQueueStore(url_as(url, Role.PRODUCER))) as store:
+            store.declare(QueueInfo(name=QUEUE, task="echo"))
+        asyncio.run(use())
+
+
+def test_a_cancel_that_is_refused_changes_nothing(url: str, admin: redis.Redis) -> None:
+    """Who knows the id of another queue's job can't half end it."""
+    with Client(url) as free, Client(url_as(url, Role.PRODUCER)) as client:
+        job = free.submit(OTHER, "text")
+        with pytest.raises(BrokerRefused):
+            client.cancel(job.id)
+        assert job.status() == "queued"
+    assert admin.exists(names.result_key(job.id)) == 0
 
 
 def test_a_plain_celery_client_can_be_a_producer(url: str) -> None:

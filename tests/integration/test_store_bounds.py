@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 import redis
 
+from pipemill import Client
 from pipemill.protocol import message_bytes, message_id, names
-from pipemill.store.base import Accepted, QueueInfo
+from pipemill.store.aio_queues import AsyncRedisQueueStore
+from pipemill.store.base import Accepted, QueueInfo, Submission
 from pipemill.store.jobs import RedisJobStore
 from pipemill.store.memory import MemoryBroker
 from pipemill.store.memory_queues import MemoryQueueStore
@@ -129,11 +132,75 @@ def test_a_list_that_was_emptied_by_hand_counts_for_nothing(broker_url: str) -> 
     put(made, of("", "a", "b"))
     client.delete(QUEUE)
     assert list(accepted(made, "", "c", "d", "e").job_ids) == ["c", "d"]
-    put(made, of("acme"))
-    client.delete(*(key for key in client.scan_iter("pipemill:tenant:*")), QUEUE)
+    client.delete(QUEUE)
+    put(made, of("acme", "x", "y"))
+    client.delete(*client.scan_iter("pipemill:tenant:*"), QUEUE)
     assert made.worker().take(5).jobs == []
+    assert report(made).tenants == {}
     assert list(accepted(made, "", "f", "g", "h").job_ids) == ["f", "g"]
     client.close()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_is_refused_leaves_nothing_in_the_server(broker_url: str, *, asynchronous: bool) -> None:
+    """Payloads of jobs that are refused, known or too late lie nowhere: no bound would count them."""
+    with redis.Redis.from_url(broker_url) as client:
+        client.flushall()
+        store = RedisQueueStore(broker_url)
+        store.declare(QueueInfo(name=QUEUE, task="echo", max_depth=2))
+        names_of = ("a", "b", "a", "c", "d")
+        jobs = [submission(name, payload=b"x" * 50_000, once=f"key {name}") for name in names_of]
+        jobs.insert(0, submission("late", payload=b"x", expires=1.0))
+        found = asyncio.run(enqueued(broker_url, jobs)) if asynchronous else store.enqueue(QUEUE, jobs)
+        assert found is not None
+        assert list(found.job_ids) == ["late", "a", "b", "a"]
+        assert list(client.scan_iter("pipemill:upload:*")) == []
+        assert len(list(client.scan_iter("pipemill:payload:*"))) == 2
+        store.close()
+
+
+async def enqueued(url: str, jobs: list[Submission]) -> Accepted | None:
+    """Enqueue by the asynchronous store."""
+    store = AsyncRedisQueueStore(url)
+    try:
+        return await store.enqueue(QUEUE, jobs)
+    finally:
+        await store.close()
+
+
+def test_map_through_a_full_queue_sends_little_twice(broker_url: str) -> None:
+    """Jobs with payloads that find no room are tried again one by one, so that most are sent once."""
+    with redis.Redis.from_url(broker_url) as client:
+        client.flushall()
+        with Client(broker_url) as producer, closing(RedisQueueStore(broker_url)) as store:
+            store.declare(QueueInfo(name=QUEUE, task="echo", max_depth=4))
+            worker, answered = RedisJobStore(broker_url, QUEUE), threading.Event()
+
+            def answer() -> None:
+                while not answered.is_set():
+                    worker.complete(
+                        [
+                            contract.succeed(job.field, message_id(job.raw) or "", 1)
+                            for job in worker.take(2, patience=0.1).jobs
+                        ]
+                    )
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            before = sent_bytes(client)
+            assert list(producer.map(QUEUE, ["x" * 100_000] * 60)) == [1] * 60
+            sent = sent_bytes(client) - before
+            answered.set()
+            thread.join()
+            worker.close()
+        assert sent < 3 * 60 * 100_000
+        assert list(client.scan_iter("pipemill:upload:*")) == []
+
+
+def sent_bytes(client: redis.Redis) -> int:
+    """What the server has read so far, in bytes."""
+    facts: Any = client.info("stats")
+    return int(facts["total_net_input_bytes"])
 
 
 @pytest.mark.parametrize("kind", ["valkey", "redis"])

@@ -22,6 +22,7 @@ from pipemill.protocol import (
     encode_arguments,
     encode_message,
     encode_success,
+    message_bytes,
     names,
 )
 from pipemill.store import wire
@@ -69,7 +70,7 @@ def _redis_rig(url: str, client: Any, shared: Callable[[], Any], producers: Call
         return RedisJobStore(url, QUEUE, lease_seconds=LEASE, client=shared())
 
     def forget(job_id: str) -> None:
-        client.delete(names.result_key(job_id))
+        client.delete(names.result_key(job_id), names.record_key(job_id))
 
     return Rig(RedisQueueStore(url, client=(producers or shared)()), worker, expire_leases, client.lpush, forget)
 
@@ -97,7 +98,7 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
             lambda: MemoryJobStore(broker, QUEUE, lease_seconds=LEASE),
             broker.advance,
             broker.push,
-            broker.results.pop,
+            lambda job_id: broker.results.pop(job_id, None),
         )
         made.producer.declare(QueueInfo(name=QUEUE, task="text-classification", max_depth=10))
         yield made
@@ -580,6 +581,82 @@ def test_a_running_job_that_comes_back_is_queued_again(rig: Rig) -> None:
         give_back(worker)
         rig.worker().reap()
         assert (status(rig, "a").running, status(rig, "a").queue) == (False, QUEUE)
+
+
+def test_a_job_that_ran_and_came_back_has_its_deadline_still(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for it past that learns that it has expired, whether it was given back or its owner died."""
+    now = rig.worker().take(0).now
+    rig.producer.enqueue(QUEUE, [submission(name, expires=now + 1) for name in ("released", "reaped")])
+    worker = rig.worker()
+    first, second = worker.take(2).jobs
+    worker.renew({first.field: "released", second.field: "reaped"})
+    worker.release([first.field])
+    monkeypatch.setattr(wire, "OVERDUE_SECONDS", 0.0)
+    over = until(lambda: status(rig, "released").result, "it has expired")
+    assert (over.status, status(rig, "reaped").running) == (JobStatus.EXPIRED, True)
+    rig.pass_time(LEASE + 1)
+    rig.worker().reap()
+    assert status(rig, "reaped").result.status is JobStatus.EXPIRED
+
+
+def test_a_job_that_comes_to_an_owner_without_a_lease_is_found(rig: Rig) -> None:
+    """It waited past its lease, is given a job all the same, and dies: others find that at once."""
+    late = rig.worker()
+    late.take(0)
+    rig.pass_time(LEASE + 1)
+    other = rig.worker()
+    assert other.reap() == 0
+    put(rig, "a")
+    assert late.wait(5.0)
+    other.reap()
+    assert ids(other.take(5)) == ["a"]
+
+
+def test_what_came_without_a_lease_makes_none(rig: Rig) -> None:
+    """An owner that wakes past its lease learns that it lost it, though a job came to it before it asked."""
+    late = rig.worker()
+    put(rig, "a")
+    late.take(1)
+    rig.pass_time(LEASE + 1)
+    rig.worker().reap()
+    rig.worker().take(1)
+    put(rig, "b")
+    assert late.wait(5.0)
+    assert not late.renew({}).stands
+    taken = late.take(1)
+    assert (taken.stood, ids(taken)) == (False, ["b"])
+    assert late.take(0).stood
+
+
+def test_a_take_is_bounded_in_bytes(rig: Rig) -> None:
+    """As many jobs as fit, in their order, payloads included; the first one whatever its size."""
+    order = ("large", "a", "b", "c", "d")
+    jobs = [submission(name, payload=b"x" * 40_000 if name == "large" else None) for name in order]
+    rig.producer.enqueue(QUEUE, jobs)
+    worker = rig.worker()
+    one = message_bytes(jobs[1].message)
+    assert ids(worker.take(5, most_bytes=1)) == ["large"]
+    assert ids(worker.take(5, most_bytes=2 * one)) == ["a", "b"]
+    assert ids(worker.take(5, most_bytes=0)) == ["c"]
+    assert ids(worker.take(5)) == ["d"]
+
+
+def test_an_idempotency_key_stands_where_nobody_wants_an_answer(rig: Rig) -> None:
+    """A job that leaves no answer is run once for its key, long after its end."""
+    arguments = encode_arguments("text", {})
+
+    def enqueue(job_id: str) -> list[str]:
+        message = encode_message(job_id, QUEUE, arguments, ignore_result=True)
+        job = Submission(job_id=job_id, list_index=0, message=message, idempotency_key="order-7")
+        return list(rig.producer.enqueue(QUEUE, [job]).job_ids)
+
+    assert enqueue("a") == ["a"]
+    worker = rig.worker()
+    (job,) = worker.take(1).jobs
+    worker.complete([Completion(field=job.field, job_id="a", outcome=Outcome.SUCCEEDED)])
+    rig.forget("a")
+    assert enqueue("b") == ["a"]
+    assert worker.take(1).jobs == []
 
 
 def test_a_payload_is_the_first_one_accepted_for_its_job(rig: Rig) -> None:

@@ -14,6 +14,7 @@ import pytest
 from pipemill import bulk, errors, replies, testing
 from pipemill.aio import AsyncClient
 from pipemill.client import Client
+from pipemill.jobs import UPLOAD_AT_MOST, parts
 from pipemill.protocol import JobStatus, Outcome, decode_message, encode_failure, encode_success, names
 from pipemill.store.base import Accepted, Completion, QueueInfo, Standing, Submission, Taken
 from pipemill.store.memory import MemoryBroker, MemoryJobStore
@@ -487,6 +488,18 @@ def test_a_chunk_has_bounds(client: Any, broker: MemoryBroker, chunk: int) -> No
     with pytest.raises(ValueError, match="chunk must be from 1 to 1000"):
         client.submit_many(QUEUE, [1], chunk=chunk)
     assert broker.records == {}
+
+
+def test_a_part_has_few_bytes_of_payloads() -> None:
+    """What is sent ahead of a call is bounded; a payload that is larger goes by itself."""
+    sizes = [1, UPLOAD_AT_MOST - 1, 1, UPLOAD_AT_MOST + 1, 5, None]
+    made = [
+        Submission(job_id=str(at), list_index=0, message=b"", payload=None if size is None else bytes(size))
+        for at, size in enumerate(sizes)
+    ]
+    assert [[job.job_id for job in part] for part in parts(made, 64)] == [["0", "1"], ["2"], ["3"], ["4", "5"]]
+    assert [len(part) for part in parts(made[4:] * 3, 4)] == [4, 2]
+    assert parts([], 64) == []
 
 
 # Results

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from pipemill import testing
 from pipemill.catalogue import find_mistakes
@@ -45,6 +46,14 @@ def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Path("reviews.txt").write_text("Good.\nBad.\n", "utf-8")
     with testing.answering(broker, "sentiment", lambda _text, **_parameters: [{"label": "POSITIVE", "score": 1.0}]):
         exec(compile(code, "README.md", "exec"), {})  # noqa: S102  # our own
+
+
+def test_the_rules_in_the_documents_are_what_the_command_writes() -> None:
+    """Who copies them gets today's."""
+    shown = re.findall(r"^\$ pipemill (acl .*)\n(ACL .*)$", (ROOT / "docs/cli.md").read_text("utf-8"), re.MULTILINE)
+    assert shown
+    for arguments, rules in shown:
+        assert CliRunner().invoke(main, arguments.split(), catch_exceptions=False).output.strip() == rules
 
 
 def test_the_commands_in_the_documents_exist() -> None:

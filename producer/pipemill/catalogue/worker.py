@@ -42,9 +42,9 @@ class WorkerSettings(Settings):
     )
     stuck_seconds: StuckSeconds | None = Field(
         default=300.0,
-        description="Seconds that a forward pass, or one token of a generation, may take before it counts as stuck and "
-        "its worker process gives way to another; twenty times what is predicted, if that is longer; null waits for "
-        "ever.",
+        description="Seconds that a forward pass, one token of a generation, or a job's preprocessing or "
+        "postprocessing may take before it counts as stuck and its worker process gives way to another; twenty times "
+        "what is predicted of a pass, if that is longer; null waits for ever.",
     )
     preprocess_threads: PreprocessThreads = Field(
         default=1,

@@ -112,7 +112,8 @@ def encode_failure(job_id: str, error: JobError, *, links: dict[str, Any] | None
         reason = "expired" if isinstance(error, JobExpired) else "revoked"
         revoked = {"exc_type": "TaskRevokedError", "exc_message": [reason], "exc_module": "celery.exceptions"}
         return _document("REVOKED", job_id, revoked, links)
-    failure = {"exc_type": type(error).__name__, "exc_message": [str(error)], "exc_module": type(error).__module__}
+    text = str(error).encode(errors="replace").decode()  # without half surrogate pairs, which JSON has no form for
+    failure = {"exc_type": type(error).__name__, "exc_message": [text], "exc_module": type(error).__module__}
     return _document("FAILURE", job_id, failure, links)
 
 

@@ -147,6 +147,7 @@ def _producer(keys: _Keys, *, cancels: bool, celery: bool, letters: bool) -> tup
         Grant(commands="get mget exists getrange", read=[keys.result, keys.record, *once]),
         Grant(commands="set", write=[keys.record, keys.upload, *once]),
         Grant(commands="exists rename expire", both=[keys.upload, keys.payload]),
+        Grant(commands="del", write=[keys.upload]),
         Grant(commands="get strlen", read=[keys.blob]),
         Grant(commands="xread", read=[keys.stream]),
     ]
@@ -196,7 +197,9 @@ def _celery_client(keys: _Keys) -> list[Grant]:
 
 def _worker(keys: _Keys, database: int) -> Grant:
     """One grant: a worker that may do all this to a queue's keys gains nothing by doing it in another way."""
-    of_queues = [f"{names.PREFIX}*:{queue}{rest}" for queue in keys.queues for rest in ("", ":*", "|*")]
+    # By name: a wildcard would also match what other queues have for a tenant, or a key, that is called like ours.
+    of_queues = [pattern for kind in _KINDS for pattern in keys.of(kind)]
+    of_owners = [pattern for kind in ("lease", "inbox", "document") for pattern in keys.of(kind, "|*")]
     shared = [names.QUEUES_KEY, names.LEASES_KEY, names.SEQUENCE_KEY, _NONE]
     of_jobs = [keys.record, keys.payload, keys.blob, keys.result, keys.history, keys.stream, *keys.dead]
     of_celery = ["celery-taskset-meta-*", "_kombu.binding*", "unacked", "unacked_index", "unacked_mutex"]
@@ -204,11 +207,13 @@ def _worker(keys: _Keys, database: int) -> Grant:
     topics = [f"/{database}.{topic}" for topic in ("celery.pidbox", "celeryev", "celeryev/*", "celeryev/worker.*")]
     return Grant(
         commands=" ".join((_ALL, _SCRIPTS, *_WORKER_COMMANDS)),
-        both=[*keys.lists, *of_queues, *shared, *of_jobs, *of_celery, *control],
+        both=[*keys.lists, *keys.rings, *keys.sums, *of_queues, *of_owners, *shared, *of_jobs, *of_celery, *control],
         channels=[keys.result, *keys.of("cancelled"), *topics],
     )
 
 
+#: What a queue has beside its lists, its rings and its sums.
+_KINDS: Final = ("counters", "delayed", "lanes", "cancelled", "passed", "dead", "dead-times", "dead-letters")
 #: By kind of key: strings and any, hashes, lists, sorted sets, sets, streams, channels, and what has no key.
 _WORKER_COMMANDS: Final = (
     "get set setex mget getrange incr incrby strlen exists expire pexpire rename del unlink",

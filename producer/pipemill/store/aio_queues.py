@@ -18,7 +18,7 @@ from pipemill.signing import Signer
 from pipemill.store import dead, streams, wire
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.channels import Channels
-from pipemill.store.connection import Client, connect_async, is_out_of_memory, script, translated
+from pipemill.store.connection import Client, connect_async, is_out_of_memory, is_refused, script, translated
 from pipemill.store.dead import DeadLetter, Replay
 from pipemill.store.queues import LOOK_AGAIN_SECONDS, wire_letter, wire_report
 from pipemill.store.redis_blobs import RedisBlobs
@@ -68,6 +68,9 @@ class AsyncRedisQueueStore:
             except ResponseError as error:
                 if not is_out_of_memory(error):
                     raise
+                if uploads:
+                    with suppress(NoPermissionError):  # By rules from before; then they expire.
+                        await self._client.delete(*uploads.values())
                 accepted = wire.NO_MEMORY
             if accepted and len(accepted.job_ids) < len(submissions):
                 lanes = wire.fresh_lanes(await self._client.hgetall(names.lanes_key(queue)))
@@ -127,7 +130,11 @@ class AsyncRedisQueueStore:
 
     async def _end_overdue(self, job_id: str) -> None:
         """End a job as expired, if nobody has started it before its deadline by the server's clock."""
-        await script("cancel").run_async(self._client, *wire.expire_call(job_id))
+        try:
+            await script("cancel").run_async(self._client, *wire.expire_call(job_id))
+        except ResponseError as error:
+            if not is_refused(error):  # Who may not cancel leaves it to the workers.
+                raise
 
     async def cancel(self, job_id: str) -> bool | None:
         """End a job as cancelled."""

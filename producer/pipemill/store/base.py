@@ -1,11 +1,11 @@
 """The seam between pipemill and its broker: what a store does, whatever it is made of.
 
 A ``JobStore`` is what one lane of a worker needs, a ``QueueStore`` (and its asynchronous twin) what a producer needs.
-One contract test runs over those in memory and over real servers.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -233,11 +233,11 @@ class JobStore(WritesStreams, Protocol):
         """Block until a job is within reach of ``take``, or for ``timeout`` seconds; whether one is."""
         ...
 
-    def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0) -> Taken:
+    def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0, most_bytes: int = sys.maxsize) -> Taken:
         """Lease up to ``n`` jobs, most urgent first, tenants by turns; ``n = 0`` only extends the lease.
 
-        With ``patience``, ``wait`` for so many seconds comes first, in the same round trip.
-
+        With ``patience``, ``wait`` for so many seconds comes first, in the same round trip. The first job may have more
+        than ``most_bytes``, payload included; all together may not.
         A job that was delivered before is leased first and alone, and only while nothing else is held: neither by this
         owner, nor by others of its process, of whose jobs ``held_elsewhere`` is the number.
         """

@@ -63,6 +63,14 @@ _TLS_TROUBLE: Final[dict[str, str]] = {
 }
 
 
+#: What the server says of itself or of a key, and what to do; the first that fits.
+_TROUBLE: Final[dict[str, str]] = {
+    "READONLY": "it is a replica: connect to its primary",
+    "OOM": "it is out of memory: raise its maxmemory, or let workers drain its queues",
+    "MISCONF": "it can't save to its disk: make room there, or see to its log",
+    "WRONGTYPE": "a key of this name is another application's: give pipemill a database or a server of its own",
+}
+
 #: How Valkey and Redis say that a user may not do what a script does; it isn't an error of its own kind.
 _REFUSED_IN_SCRIPT: Final = ("ACL failure in script", "The user executing the script can't")
 
@@ -166,6 +174,11 @@ def is_out_of_memory(error: RedisError) -> bool:
     return isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error)
 
 
+def is_refused(error: RedisError) -> bool:
+    """Whether the server refused a command because this user may not use it there, in a script or outside."""
+    return isinstance(error, NoPermissionError) or any(refusal in str(error) for refusal in _REFUSED_IN_SCRIPT)
+
+
 def translate(error: RedisError, url: str | Address) -> BrokerUnavailable | BrokerRefused:
     """Map any error of redis-py to one of ours."""
     address = address_of(url, {})
@@ -181,11 +194,13 @@ def translate(error: RedisError, url: str | Address) -> BrokerUnavailable | Brok
         return BrokerUnavailable(f"no answer from the broker at {shown} ({text}): {mend}")
     if denied:
         return BrokerRefused(f"the broker at {shown} doesn't let this client in ({text}): see to its user and password")
-    if isinstance(error, NoPermissionError) or any(refusal in text for refusal in _REFUSED_IN_SCRIPT):
+    if is_refused(error):
         return BrokerRefused(
             f"the broker at {shown} refused a command ({text}): `pipemill acl` writes the rules that its user needs"
         )
-    return BrokerRefused(f"the broker at {shown} refused a command: {text}")
+    mends = (mend for trouble, mend in _TROUBLE.items() if trouble in text)
+    mend = next(mends, "`pipemill doctor` looks for the cause")
+    return BrokerRefused(f"the broker at {shown} refused a command ({text}): {mend}")
 
 
 #: How a script's first line names the one whose functions it uses.

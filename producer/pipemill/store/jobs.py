@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
@@ -97,12 +98,29 @@ class RedisJobStore:
 
     def wait(self, timeout: float) -> bool:
         """Block until the most urgent list has a job, which moves to our inbox, or for ``timeout`` seconds."""
-        with self._open():
-            try:
-                return self._client.blmove(*self._wake, timeout, "RIGHT", "LEFT") is not None
-            except ResponseError as error:
-                self._let_pass(error, timeout)
-                return False
+        with self._open(), self._client.pipeline(transaction=False) as pipe:
+            self._add_move(pipe, timeout)
+            return self._moved(pipe.execute(raise_on_error=False), timeout)
+
+    def _add_move(self, pipe: Any, timeout: float) -> None:
+        """Let the server move a job to our inbox, and see that we have a lease.
+
+        Without one nobody would look into our inbox if we died now: the server may do this long after we asked. One
+        that ended at the beginning of time says so.
+        """
+        pipe.blmove(*self._wake, timeout, "RIGHT", "LEFT")
+        pipe.zadd(names.LEASES_KEY, {self.owner: 0}, nx=True)
+
+    def _moved(self, replies: Sequence[Any], timeout: float) -> bool:
+        """Whether a job moved; what went wrong is raised."""
+        moved, leased = replies
+        if isinstance(moved, ResponseError):
+            self._let_pass(moved, timeout)
+            return False
+        for reply in (moved, leased):
+            if isinstance(reply, RedisError) and not is_out_of_memory(reply):
+                raise reply
+        return moved is not None
 
     @staticmethod
     def _let_pass(error: ResponseError, timeout: float) -> None:
@@ -118,7 +136,7 @@ class RedisJobStore:
             raise BrokerUnavailable(text)
         return translated(self.url)
 
-    def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0) -> Taken:
+    def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0, most_bytes: int = sys.maxsize) -> Taken:
         """Lease up to ``n`` jobs (``TAKE_AT_MOST`` in one call), after waiting for the first."""
         if self._reply_lost:
             self._recover()
@@ -134,7 +152,7 @@ class RedisJobStore:
             *self._lists,
         ]
         arguments = [self.owner, self._lease_seconds, min(n, TAKE_AT_MOST), self._seen_cancelled, wire.STEPS]
-        arguments += (held_elsewhere, self.queue, self._ageing_seconds)
+        arguments += (held_elsewhere, self.queue, self._ageing_seconds, most_bytes)
         self._reply_lost = True
         with self._open():
             clock, stood, blocked, cancelled, flat = self._run_take(keys, arguments, patience)
@@ -151,13 +169,12 @@ class RedisJobStore:
         take = script("take")
         if patience:
             with self._client.pipeline(transaction=False) as pipe:
-                pipe.blmove(*self._wake, patience, "RIGHT", "LEFT")
+                self._add_move(pipe, patience)
                 take.add_to(pipe, keys, arguments)
-                moved, taken = pipe.execute(raise_on_error=False)
+                *moved, taken = pipe.execute(raise_on_error=False)
             if isinstance(taken, RedisError) and not isinstance(taken, NoScriptError):
                 raise taken
-            if isinstance(moved, ResponseError):
-                self._let_pass(moved, patience)
+            self._moved(moved, patience)
             if not isinstance(taken, RedisError):
                 return taken
         return take.run(self._client, keys, arguments)

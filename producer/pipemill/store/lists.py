@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -147,12 +148,15 @@ class Lists:
         """Put a job before all others of its list."""
         self._steps[index].add(job.home(fair=fair), job, first=True)
 
-    def take(self, n: int, *, held: bool, now: float, ageing: float) -> tuple[list[tuple[int, Waiting]], bool]:
+    def take(
+        self, n: int, *, held: bool, now: float, ageing: float, most_bytes: int = sys.maxsize
+    ) -> tuple[list[tuple[int, Waiting]], bool]:
         """Take up to ``n`` jobs, each with the index of the step it is leased under; whether one waits to be alone.
 
-        A job that was delivered before is taken alone, first of all when nothing is held.
+        The first may have more than ``most_bytes``; all together may not. A job that was delivered before is taken
+        alone, first of all when nothing is held.
         """
-        taking = _Taking(n, held=held)
+        taking = _Taking(n, most_bytes, held=held)
         for index, step in enumerate(self._steps):
             if not held and not taking.full and "" in step.lists and step.lists[""][0].deliveries:
                 taking.pick(step, "", index)
@@ -175,17 +179,21 @@ class Lists:
 class _Taking:
     """What one take has chosen so far."""
 
-    def __init__(self, n: int, *, held: bool):
+    def __init__(self, n: int, most_bytes: int, *, held: bool):
         self.picks: list[tuple[int, Waiting]] = []
         self.blocked = False
         self.full = n <= 0
-        self._n, self._held = n, held
+        self._n, self._bytes_left, self._held = n, most_bytes, held
 
     def pick(self, step: Step, tenant: str, index: int) -> None:
         """Take a tenant's next job, unless it has to be alone and others are held."""
         job = step.lists[tenant][0]
         if job.deliveries and (self._held or self.picks):
             self.blocked = self.full = True
+            return
+        self._bytes_left -= job.cost
+        if self.picks and self._bytes_left < 0:
+            self.full = True
             return
         self.picks.append((index, step.pop(tenant)))
         self.full = job.deliveries > 0 or len(self.picks) == self._n

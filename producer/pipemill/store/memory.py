@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -127,7 +128,8 @@ class MemoryBroker:
 
     def end_overdue(self, job_id: str) -> None:
         """End a job as expired that nobody has started, if it is well past its deadline."""
-        if job_id in self.records and self.deadlines.get(job_id, math.inf) + wire.OVERDUE_SECONDS < self.now():
+        waits = self.records.get(job_id, "r")[0] != "r"
+        if waits and self.deadlines.get(job_id, math.inf) + wire.OVERDUE_SECONDS < self.now():
             self.end(job_id, JobExpired("the job was not started before its deadline"))
 
     def end(self, job_id: str, error: JobError) -> None:
@@ -172,7 +174,7 @@ class MemoryJobStore:
         with self._broker.changed:
             return self._broker.changed.wait_for(lambda: self._queue.lists.wakes, timeout)
 
-    def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0) -> Taken:
+    def take(self, n: int, held_elsewhere: int = 0, *, patience: float = 0.0, most_bytes: int = sys.maxsize) -> Taken:
         """Lease up to ``n`` jobs, after waiting for the first."""
         if patience:
             self.wait(patience)
@@ -184,7 +186,7 @@ class MemoryJobStore:
                 queue.parked.remove(parked)
                 queue.lists.put_back(parked[1], parked[2], fair=queue.info.fair)
             held, ageing = bool(self._mine or held_elsewhere), queue.info.priority_ageing_seconds
-            chosen, blocked = queue.lists.take(n, held=held, now=now, ageing=ageing)
+            chosen, blocked = queue.lists.take(n, held=held, now=now, ageing=ageing, most_bytes=most_bytes)
             jobs = [self._lease(index, waiting) for index, waiting in chosen]
             queue.count("taken", len(jobs))
             cancelled = [job_id for job_id, at in queue.cancelled.items() if at > self._seen_cancelled]
@@ -285,7 +287,6 @@ class MemoryJobStore:
                 for lease, job_id in running.items():
                     if lease in self._mine:
                         broker.records[job_id] = ("r", 0, self._name)
-                        broker.deadlines.pop(job_id, None)
             cancelled = [job_id for job_id, at in self._queue.cancelled.items() if at > self._seen_cancelled]
             return Renewal(now, stands, cancelled)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pipemill.errors import JobCancelled, JobExpired
 from pipemill.protocol import (
     Outcome,
+    decode_message,
     encode_failure,
     message_bytes,
     names,
@@ -88,7 +89,7 @@ class MemoryQueueStore(MemoryDeadLetters):
     def _known(self, queue: str, job: Submission) -> str | None:
         known = self._broker.once.get((queue, job.idempotency_key)) if job.idempotency_key else None
         if known not in self._broker.records and known not in self._broker.results:
-            known = None
+            known = known if decode_message(job.message, queue).ignore_result else None  # nobody wants its answer
         if known is None and (job.job_id in self._broker.records or job.job_id in self._broker.results):
             return job.job_id
         return known

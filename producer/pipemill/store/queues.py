@@ -17,7 +17,7 @@ from pipemill.signing import Signer
 from pipemill.store import dead, streams, wire
 from pipemill.store.base import Accepted, BlobStore, QueueInfo, QueueReport, Standing, Submission
 from pipemill.store.channels import SUBSCRIBED_SECONDS
-from pipemill.store.connection import Client, connect, is_out_of_memory, script, translated
+from pipemill.store.connection import Client, connect, is_out_of_memory, is_refused, script, translated
 from pipemill.store.dead import DeadLetter, Replay
 from pipemill.store.redis_blobs import RedisBlobs
 from pipemill.store.streams import StreamEntry
@@ -60,6 +60,9 @@ class RedisQueueStore:
             except ResponseError as error:
                 if not is_out_of_memory(error):
                     raise
+                if uploads:
+                    with suppress(NoPermissionError):  # By rules from before; then they expire.
+                        self._client.delete(*uploads.values())
                 accepted = wire.NO_MEMORY
             if accepted and len(accepted.job_ids) < len(submissions):
                 lanes = wire.fresh_lanes(self._client.hgetall(names.lanes_key(queue)))
@@ -117,7 +120,11 @@ class RedisQueueStore:
 
     def _end_overdue(self, job_id: str) -> None:
         """End a job as expired, if nobody has started it before its deadline by the server's clock."""
-        script("cancel").run(self._client, *wire.expire_call(job_id))
+        try:
+            script("cancel").run(self._client, *wire.expire_call(job_id))
+        except ResponseError as error:
+            if not is_refused(error):  # Who may not cancel leaves it to the workers.
+                raise
 
     @contextmanager
     def _subscribed(self, name: str) -> Iterator[Any]:

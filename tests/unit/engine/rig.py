@@ -54,6 +54,9 @@ class Runner:
         if self.lost & set(words):
             message = "device lost"
             raise RuntimeError(message)
+        if "unspeakable" in words:
+            message = "can't open caf\udce9.bin"
+            raise RuntimeError(message)
         if "poison" in words:
             message = "poison"
             raise RuntimeError(message)

@@ -59,6 +59,7 @@ def test_one_poisoned_job_among_63_fails_alone(rig: Rig) -> None:
         ("bad", InvalidInput, "good word"),
         ("broken", InferenceFailed, "preprocess bug"),
         ("short", InferenceFailed, "0 outputs for 1 items"),
+        ("unspeakable", InferenceFailed, r"can't open caf\?\.bin"),
         ("unfinishable", InferenceFailed, "postprocess bug"),
         ("unwritable", ResultNotSerialisable, "can't be written as JSON"),
     ],

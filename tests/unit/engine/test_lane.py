@@ -11,7 +11,7 @@ import pytest
 from pipemill.protocol import Outcome, decode_message, encode_arguments, encode_message
 from pipemill.store.base import Leased, QueueInfo
 from pipemill.store.memory import MemoryBroker, MemoryJobStore
-from pipemill_worker.engine import EngineSettings, Hooks, Lane
+from pipemill_worker.engine import EngineSettings, Hooks, Lane, held
 from pipemill_worker.engine.completion import Completer
 from pipemill_worker.engine.wiring import CLOSED, Gate, Wiring
 from pipemill_worker.engine.work import End, Entry, Work
@@ -108,6 +108,22 @@ def test_without_overload_nothing_is_put_aside() -> None:
     mine = lane(curve=FLAT)
     works = [entry("x", expires=mine.now() + 0.1).work]
     assert mine.note_taken(works) == works
+
+
+def test_a_lane_holds_jobs_of_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small their number: where they have enough bytes there is no room, until one is let go or lost."""
+    works = [entry(name).work for name in "abc"]
+    monkeypatch.setattr(held, "HELD_BYTES", works[0].bytes + works[1].bytes)
+    monkeypatch.setattr(held, "HELD_INPUTS", 0)
+    mine = lane()
+    mine.hold(works[:1])
+    assert (mine.room(), mine.held.bytes_left) == (255, works[1].bytes)
+    mine.hold(works[1:])
+    assert (mine.room(), mine.held.bytes_left) == (0, 0)
+    mine.let_go([works[0], works[0]])
+    assert mine.room() == 0
+    mine.lose([works[1], works[0]])
+    assert (mine.room(), mine.held.bytes_left) == (255, works[0].bytes)
 
 
 def test_late_jobs_leave_room_for_others() -> None:

@@ -24,7 +24,7 @@ class Refusing(MemoryJobStore):
 
     def __init__(self, rig: Rig, queue: str = QUEUE):
         super().__init__(rig.broker, queue, lease_seconds=5.0)
-        self.full = threading.Event()
+        self.full, self.closed = threading.Event(), threading.Event()
         self.renewals = 0
         self.announced = 0
         self.told: list[Mapping[str, Any]] = []
@@ -39,6 +39,8 @@ class Refusing(MemoryJobStore):
         self.announced += 1
 
     def renew(self, running: Mapping[str, str]) -> Renewal:
+        if self.closed.is_set():
+            raise BrokerRefused("the broker refused a command: no permission")
         self.renewals += 1
         return super().renew(running)
 
@@ -69,7 +71,27 @@ def test_a_refused_report_keeps_no_lease_from_being_renewed(rig: Rig, caplog: py
         wiring.closed.set()
         beating.join()
     assert stores[1].told
-    assert len([record for record in caplog.records if "report: " in record.getMessage()]) == 1
+    refusals = [record for record in caplog.records if record.event == "broker_unavailable"]
+    assert [record.getMessage().partition(": the")[0] for record in refusals] == [f"queue {QUEUE}: report"]
+
+
+def test_a_refused_renewal_keeps_no_other_lease_from_being_renewed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """A lane whose queue the broker refuses is told once, the others go on, and the worker isn't ready meanwhile."""
+    stores = [Refusing(rig), Refusing(rig, "other")]
+    lanes = [rig.lane(store=store, name=name) for store, name in zip(stores, (QUEUE, "other"), strict=True)]
+    wiring = Wiring(settings=EngineSettings(lease_seconds=0.03), hooks=Hooks(), gate=Gate(lanes))
+    stores[0].closed.set()
+    beating = threading.Thread(target=Heartbeat(lanes, wiring).run)
+    with caplog.at_level(logging.WARNING):
+        beating.start()
+        until(lambda: stores[1].renewals > 3, "the other is renewed, again and again")
+        assert (stores[0].renewals, wiring.pulse.renewed_at) == (0, 0.0)
+        stores[0].closed.clear()
+        until(lambda: wiring.pulse.renewed_at, "all are renewed")
+        wiring.closed.set()
+        beating.join()
+    events = [record.event for record in caplog.records if "renew" in record.getMessage()]
+    assert events == ["broker_unavailable", "broker_back"]
 
 
 def test_a_report_tells_the_brokers_time(rig: Rig) -> None:

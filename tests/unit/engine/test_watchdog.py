@@ -49,6 +49,35 @@ def test_a_stuck_pass_is_told_and_blamed_alone(rig: Rig, caplog: pytest.LogCaptu
     assert deliveries == {culprit: 1, **dict.fromkeys(waiting, 0)}
 
 
+@pytest.mark.parametrize("stage", ["preprocess", "postprocess"])
+def test_a_stuck_job_is_told_and_blamed_alone(rig: Rig, caplog: pytest.LogCaptureFixture, stage: str) -> None:
+    """What hangs outside of a pass leaves a worker as deaf: it gives way, and its neighbours go back unblamed."""
+    hangs, go = threading.Event(), threading.Event()
+
+    def hang(*_: Any) -> Any:
+        hangs.set()
+        go.wait(30)
+        return "late"
+
+    setattr(rig.runner, "prepare" if stage == "preprocess" else "finish", hang)
+    (culprit,) = rig.put("culprit")
+    engine = Engine([rig.lane()], STUCK, rig.hooks)
+    engine.start()
+    with caplog.at_level(logging.CRITICAL, "pipemill.engine"):
+        until(hangs.is_set, "it hangs")
+        (waiting,) = rig.put("waiting")
+        until(lambda: len(engine.works()) == 2, "both are held")
+        until(lambda: rig.hooks.failures, "the host is told")
+    (record,) = [record for record in caplog.records if record.__dict__.get("event") == f"{stage}_stuck"]
+    assert record.__dict__["jobs"] == [culprit]
+    assert f"the {stage}ing of a job hasn't got on" in record.getMessage()
+    assert "go.wait(30)" in record.getMessage()
+    assert engine.drain(1.0) == 2
+    go.set()
+    deliveries = {message_id(left.raw): left.deliveries for left in rig.broker.queue(QUEUE).lists}
+    assert deliveries == {culprit: 1, waiting: 0}
+
+
 def test_a_pass_that_gets_on_may_take_its_time(rig: Rig) -> None:
     """As long as its runner tells of steps, the time of the whole counts for nothing."""
     steps = threading.Semaphore(0)
@@ -70,7 +99,7 @@ def test_a_pass_that_gets_on_may_take_its_time(rig: Rig) -> None:
         assert steps.acquire(timeout=30)
     (running,) = engine.forwards
     assert running.underway is not None
-    assert running.underway.job_ids == {job}
+    assert [work.job.id for work in running.underway.works] == [job]
     assert running.underway.alive_at >= running.underway.since
     enough.set()
     assert rig.answers([job]) == ["done"]

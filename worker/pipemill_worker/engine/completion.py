@@ -16,6 +16,7 @@ from pipemill_worker.engine.keep import EngineClosed, Keep, encode_answer, links
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.prepare import noted_failure
 from pipemill_worker.engine.retries import fate_of, histories_of, needs_history
+from pipemill_worker.engine.underway import Watched, watched
 from pipemill_worker.engine.wiring import CLOSED, Wiring, log
 from pipemill_worker.engine.work import End
 from pipemill_worker.seams import Account, Prepared
@@ -40,7 +41,7 @@ class _Answer:
     account: Account = NOTHING_TOLD
 
 
-class Completer:
+class Completer(Watched):
     """The loop that ends one lane's jobs."""
 
     def __init__(self, lane: Lane, wiring: Wiring):
@@ -49,6 +50,7 @@ class Completer:
 
     def run(self) -> None:
         """End jobs until the engine is closed; what piles up meanwhile shares a call."""
+        self.note_thread()
         while (ends := self._lane.to_end.get()) is not CLOSED:
             ends, closed = self._with_more(ends)
             for start in range(0, len(ends), END_AT_MOST):
@@ -130,7 +132,7 @@ class Completer:
         if end.outcome is Outcome.PARKED or end.error is not None:
             return answer
         try:
-            value = lane.runner.finish(*_prepared(end))
+            value = watched(self, "postprocess", lane, end.work, partial(lane.runner.finish, *_prepared(end)))
             answer.account = _account(lane, end)
             answer.value, answer.document = encode_answer(job, value, keep, answer.account.usage)
         except EngineClosed:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pipemill.health import Health
 from pipemill_worker.engine.completion import Completer
-from pipemill_worker.engine.forward import Forward, Pass
+from pipemill_worker.engine.forward import Forward
 from pipemill_worker.engine.health import Signs, judge
 from pipemill_worker.engine.hooks import Hooks
 from pipemill_worker.engine.intake import Intake
@@ -18,6 +18,7 @@ from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.overdue import Listener, Overdue
 from pipemill_worker.engine.prepare import Preparer
 from pipemill_worker.engine.streamer import Streamer
+from pipemill_worker.engine.underway import Underway, Watched
 from pipemill_worker.engine.watchdog import Stuck, Watchdog
 from pipemill_worker.engine.wiring import CLOSED, EngineSettings, Gate, Wiring, log
 from pipemill_worker.engine.work import Work
@@ -54,8 +55,8 @@ class Engine:
             Forward(device, [lane for lane in lanes if lane.device == device], self._wiring)
             for device in self._wiring.ready
         ]
-        #: The pass that doesn't come back, and its thread: nobody waits for it, and its jobs alone are blamed.
-        self._stuck: tuple[Forward, Pass] | None = None
+        #: What doesn't come back, and its thread: nobody waits for it, and its jobs alone are blamed.
+        self._stuck: tuple[Watched, Underway] | None = None
         self._started = False
         self._drained = threading.Lock()
         self._hurried = False
@@ -66,15 +67,19 @@ class Engine:
         wiring.pulse.tried_at = time.monotonic()
         for forward in self.forwards:
             self._start("forward", forward.run, forward.device)
+        watched: list[Watched] = [*self.forwards]
         for lane in lanes:
-            self._start("complete", Completer(lane, wiring).run, lane.name)
+            completer = Completer(lane, wiring)
+            preparers = [Preparer(lane, wiring) for _ in range(wiring.settings.preprocess_threads)]
+            self._start("complete", completer.run, lane.name)
             self._start("stream", Streamer(lane).run, lane.name)
-            for number in range(wiring.settings.preprocess_threads):
-                self._start("prepare", Preparer(lane, wiring).run, f"{lane.name}-{number}")
+            for number, preparer in enumerate(preparers):
+                self._start("prepare", preparer.run, f"{lane.name}-{number}")
+            watched += (completer, *preparers)
         self._start("heartbeat", Heartbeat(lanes, wiring).run)
         self._start("overdue", Overdue(lanes, wiring).run)
         if (seconds := wiring.settings.stuck_seconds) is not None:
-            self._start("watchdog", Watchdog(self.forwards, wiring, seconds, self._give_way).run)
+            self._start("watchdog", Watchdog(watched, wiring, seconds, self._give_way).run)
         self._start("reap", Reaper(lanes, wiring).run)
         if self._sweep is not None:
             self._start("sweep", Sweeper(self._sweep, wiring).run)
@@ -108,14 +113,14 @@ class Engine:
         self.failure = error
         self._wiring.hooks.on_failure(error)
 
-    def _give_way(self, forward: Forward, underway: Pass) -> None:
-        """A pass doesn't come back: its process is to end, and its jobs alone are blamed."""
-        self._stuck = forward, underway
-        self._fail(Stuck(f"queue {underway.lane.name}: a forward pass doesn't come back"))
+    def _give_way(self, stage: Watched, underway: Underway) -> None:
+        """It doesn't come back: its process is to end, and its jobs alone are blamed."""
+        self._stuck = stage, underway
+        self._fail(Stuck(f"queue {underway.lane.name}: {underway.told} doesn't come back"))
 
     @property
     def stuck(self) -> bool:
-        """Whether a forward pass doesn't come back: its thread can't be ended but with the process."""
+        """Whether a stage doesn't come back: its thread can't be ended but with the process."""
         return self._stuck is not None
 
     @property
@@ -221,7 +226,7 @@ class Engine:
     def _give_back(self) -> int:
         """Give back what is held; if the engine died, every job is a suspect, as after a crash of the process.
 
-        If a forward pass doesn't come back, its jobs are the suspects, and no others.
+        If something doesn't come back, its jobs are the suspects, and no others.
         """
         return sum(self._give_back_of(lane) for lane in self.lanes.values())
 
@@ -229,7 +234,7 @@ class Engine:
         others: list[str] = []
         blame = self.failure is not None
         if self._stuck is not None:
-            suspects = {entry.work.field for entry in self._stuck[1].batch}
+            suspects = {work.field for work in self._stuck[1].works}
             with lane.changed:
                 others = [field for field in lane.held if field not in suspects]
             blame = lane is self._stuck[1].lane

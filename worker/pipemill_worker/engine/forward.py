@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +12,7 @@ from pipemill.errors import JobError
 from pipemill.protocol import Outcome
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.prepare import inference_failed
+from pipemill_worker.engine.underway import Pass, Watched
 from pipemill_worker.engine.wiring import Wiring, log
 from pipemill_worker.engine.work import End, Entry
 from pipemill_worker.engine.writing import Writing, hand_out
@@ -23,29 +22,7 @@ class DeviceLost(RuntimeError):
     """The device can't be used until the process restarts."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
-    """A forward pass that runs."""
-
-    lane: Lane
-    batch: Sequence[Entry]
-    #: Since when it runs, in seconds of the monotonic clock.
-    since: float
-    #: How long it should take, in seconds; 0 while nothing is known.
-    predicted: float
-
-    @property
-    def alive_at(self) -> float:
-        """When it began, or last got a step further, as far as its runner tells; in seconds of the monotonic clock."""
-        return max(self.since, *(entry.item.alive_at for entry in self.batch))
-
-    @property
-    def job_ids(self) -> set[str]:
-        """The jobs it holds."""
-        return {entry.work.job.id for entry in self.batch}
-
-
-class Forward:
+class Forward(Watched):
     """The loop of one device: the only thread that touches its models."""
 
     def __init__(self, device: str, lanes: Sequence[Lane], wiring: Wiring):
@@ -53,10 +30,6 @@ class Forward:
         self._wiring = wiring
         self._ready = wiring.ready[device]
         self.device = device
-        #: The pass that runs at this moment, since when, and whether it gets on; None while the device is free.
-        self.underway: Pass | None = None
-        #: The thread of this loop, once it runs.
-        self.thread_id: int | None = None
         self._writing = {
             lane.name: Writing(lane, writer, wiring.hooks.is_revoked, self)
             for lane in lanes
@@ -65,7 +38,7 @@ class Forward:
 
     def run(self) -> None:
         """Run batches until the engine stops; the batch that runs is finished."""
-        self.thread_id = threading.get_ident()
+        self.note_thread()
         while not self._wiring.stopping.is_set():
             self._ready.wait()
             self._ready.clear()

@@ -83,7 +83,7 @@ class Intake:
             if not gate.may_take(lane):
                 return None
             held = list(lane.held.values())
-            taken = lane.store.take(n, gate.held_elsewhere(lane), patience=patience)
+            taken = lane.store.take(n, gate.held_elsewhere(lane), patience=patience, most_bytes=lane.held.bytes_left)
             gate.note(lane, blocked=taken.blocked)
             if not taken.stood:
                 lane.lose(held)

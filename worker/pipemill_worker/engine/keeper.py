@@ -26,44 +26,59 @@ class Heartbeat:
         self._lanes = lanes
         self._wiring = wiring
         self._interval = min(HEARTBEAT_SECONDS, wiring.settings.lease_seconds / 3)
-        #: Lanes whose last report the broker didn't take.
-        self._unheard: set[str] = set()
+        #: What the broker didn't take when it was last told.
+        self._untold: set[str] = set()
 
     def run(self) -> None:
         """Beat until the engine is closed."""
-        closed = self._wiring.closed
-        while not closed.wait(self._interval):
-            for lane in self._lanes:
-                self._wiring.retrying(partial(self._renew, lane), f"queue {lane.name}: renew", closed)
-                self._report(lane)
-
-    def _renew(self, lane: Lane) -> None:
         pulse = self._wiring.pulse
-        pulse.tried_at = time.monotonic()
+        while not self._wiring.closed.wait(self._interval):
+            renewed = [self._beat(lane) for lane in self._lanes]
+            if all(renewed):
+                pulse.renewed_at = time.monotonic()
+
+    def _beat(self, lane: Lane) -> bool:
+        """Keep one lane's lease; whether it was renewed."""
+        self._wiring.pulse.tried_at = time.monotonic()
+        renewed = self._tried(partial(self._renew, lane), f"queue {lane.name}: renew")
+        if renewed:
+            lane.update_rate()
+            self._tried(partial(self._report, lane), f"queue {lane.name}: report")
+        return renewed
+
+    def _tried(self, call: Callable[[], None], what: str) -> bool:
+        """Tell the broker something, once; whether it took it, else it is told with the next beat.
+
+        It may be out of memory for hours, or refuse one queue, and other lanes' leases are to be renewed meanwhile.
+        """
+        try:
+            call()
+        except BrokerError as error:
+            if what not in self._untold:
+                log.warning("%s: %s; trying again", what, error, extra={"event": "broker_unavailable"})
+            self._untold.add(what)
+            return False
+        if what in self._untold:
+            log.warning("%s: the broker answers again", what, extra={"event": "broker_back"})
+            self._untold.discard(what)
+        return True
+
+    @staticmethod
+    def _renew(lane: Lane) -> None:
         with lane.changed:
             held = list(lane.held.values())
         # Also between the passes of its items, and until its answer is stored: who asks must not take it for unstarted.
         running = {work.field: work.job.id for work in held if work.started and work.job.id}
         renewal = lane.store.renew(running)
-        pulse.renewed_at = time.monotonic()
         lane.set_clock(renewal.now)
         lane.note_cancelled(renewal.cancelled)
         if not renewal.stands:
             lane.lose(held)
 
-    def _report(self, lane: Lane) -> None:
-        """Publish what the lane says of itself, by the broker's clock; if it refuses, it is told with the next beat.
-
-        It may be out of memory for hours, and other lanes' leases are to be renewed meanwhile.
-        """
-        lane.update_rate()
-        try:
-            lane.store.report({"at": lane.now(), **lane.facts()})
-            self._unheard.discard(lane.name)
-        except BrokerError as error:
-            if lane.name not in self._unheard:
-                log.warning("queue %s: report: %s", lane.name, error, extra={"event": "broker_unavailable"})
-            self._unheard.add(lane.name)
+    @staticmethod
+    def _report(lane: Lane) -> None:
+        """Publish what the lane says of itself, by the broker's clock."""
+        lane.store.report({"at": lane.now(), **lane.facts()})
 
 
 class Reaper:

@@ -17,6 +17,7 @@ from pipemill.protocol.names import REFERENCE_BYTES
 from pipemill.signing import Verifier
 from pipemill.store.base import BlobStore, JobStore, QueueInfo
 from pipemill_worker.engine.gauges import Gauges
+from pipemill_worker.engine.held import Held
 from pipemill_worker.engine.line import Line
 from pipemill_worker.engine.overload import Overload
 from pipemill_worker.engine.streams import Streams
@@ -89,7 +90,7 @@ class Lane:
         self.verifier, self._keep_ceiling = verifier, keep_ceiling
         self.changed = threading.Condition()
         self.paused, self.preparing = False, 0
-        self.held: dict[str, Work] = {}
+        self.held = Held(info.max_input_bytes)
         self.pool: list[Entry] = []
         self.running: list[Entry] = []
         self.aside: list[Work] = []
@@ -136,6 +137,8 @@ class Lane:
 
     def _free(self) -> int:
         """Places for jobs that are free; below 0 if more are held than there are places for."""
+        if not self.held.bytes_left:
+            return 0
         useless = len(self.aside) + self._overload.gave_way
         most = self.prefetch - LISTENED * (self.shared and self.prefetch > 2 * LISTENED)
         return min(self.window() + useless, most) - len(self.held)
@@ -152,7 +155,7 @@ class Lane:
         Not among jobs of the tenant without a name: all of these wait where it would come.
         """
         with self.changed:
-            full = len(self.held) >= self.prefetch or self._free() <= -LISTENED
+            full = len(self.held) >= self.prefetch or self._free() <= -LISTENED or not self.held.bytes_left
             if self.paused or not self.shared or full:
                 return False
             return all(work.tenant for work in self.held.values())
@@ -171,13 +174,13 @@ class Lane:
     def hold(self, works: Iterable[Work]) -> None:
         """Take jobs in hand."""
         with self.changed:
-            self.held.update((work.field, work) for work in works)
+            self.held.add(works)
 
     def let_go(self, works: Sequence[Work]) -> None:
         """Jobs are out of our hands."""
         with self.changed:
             for work in works:
-                self.held.pop(work.field, None)
+                self.held.drop(work)
                 self.cancelled.pop(work.job.id, None)
             self.gauges.ended_jobs += len(works)
             now = time.monotonic()
@@ -190,7 +193,7 @@ class Lane:
             lost = [work for work in works if self.held.get(work.field) is work]
             for work in lost:
                 work.ended = True
-                del self.held[work.field]
+                self.held.drop(work)
             self.pool = [entry for entry in self.pool if not entry.work.ended]
             self.aside = [work for work in self.aside if not work.ended]
             self.changed.notify_all()

@@ -29,7 +29,7 @@ class Line:
         """Line up jobs for so many threads; jobs that aren't to take turns keep their order."""
         for tenant, part in _parts(works, threads, fair=fair):
             with self._lock:
-                turn = self._turns.give(tenant, float(sum(work.raw_bytes for work in part)))
+                turn = self._turns.give(tenant, float(sum(work.bytes for work in part)))
             self._parts.put((turn, next(self._numbers), part))
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from pipemill.errors import InferenceFailed, InferenceInterrupted, InvalidInput, JobError, OutOfMemory
 from pipemill.protocol import Outcome
 from pipemill_worker.engine.lane import Lane
+from pipemill_worker.engine.underway import Watched, watched
 from pipemill_worker.engine.wiring import Wiring, log
 from pipemill_worker.engine.work import End, Entry, Work
 from pipemill_worker.policy.retries import passing
@@ -19,7 +20,7 @@ from pipemill_worker.seams import PipelineRunner
 HAND_OVER: Final = 16
 
 
-class Preparer:
+class Preparer(Watched):
     """The loop of one preprocessing thread of one lane."""
 
     def __init__(self, lane: Lane, wiring: Wiring):
@@ -28,6 +29,7 @@ class Preparer:
 
     def run(self) -> None:
         """Preprocess until the engine stops; what is left then is released with the lease."""
+        self.note_thread()
         while (works := self._lane.to_prepare.get()) is not None:
             if not self._wiring.stopping.is_set():
                 self._prepare_all(works)
@@ -60,6 +62,7 @@ class Preparer:
             return end
         try:
             prepare = partial(lane.runner.prepare, work.job.inputs, work.job.parameters)
+            prepare = partial(watched, self, "preprocess", lane, work, prepare)
             prepared = self._wiring.retrying(prepare, f"queue {lane.name}: prepare", self._wiring.stopping)
             if prepared is None:
                 return None
@@ -90,7 +93,7 @@ def noted_failure(lane: Lane, job_id: str, event: str, error: BaseException) -> 
 
 def inference_failed(runner: PipelineRunner, error: BaseException) -> InferenceFailed:
     """Say what the pipeline raised, cut short; the class tells whether it may pass."""
-    text = str(error)
+    text = str(error).encode(errors="replace").decode()  # A log can't write half surrogate pairs, as of a file's name.
     cut = text if len(text) <= ERROR_TEXT else f"{text[:ERROR_TEXT]}…"
     kind = InferenceFailed
     if runner.is_out_of_memory(error):

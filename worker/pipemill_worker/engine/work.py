@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Any, Final
 
 from pipemill.errors import JobError
-from pipemill.protocol import Job, Outcome
+from pipemill.protocol import Job, Outcome, message_bytes
 from pipemill.protocol.names import STREAM_HEADER, TENANT_HEADER
 from pipemill.store.base import Leased
 from pipemill_worker.engine.streams import Stream
@@ -22,6 +22,7 @@ class Work:
     __slots__ = (
         "_left",
         "alone",
+        "bytes",
         "cancelled",
         "deliveries",
         "ended",
@@ -30,7 +31,6 @@ class Work:
         "outputs",
         "prepared",
         "ran_at",
-        "raw_bytes",
         "started",
         "stream",
         "tenant",
@@ -41,8 +41,8 @@ class Work:
         self.field = leased.field
         self.job = job
         self.deliveries = leased.deliveries
-        #: Length of its message, in bytes.
-        self.raw_bytes = len(leased.raw)
+        #: Length of its message, or of its payload where that was sent by reference.
+        self.bytes = message_bytes(leased.raw) or len(leased.raw)
         tenant = job.headers.get(TENANT_HEADER)
         #: Whose job it is; empty for the tenant without a name.
         self.tenant = tenant if isinstance(tenant, str) else ""

@@ -15,11 +15,12 @@ if not queue then return 2 end
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 if ARGV[6] ~= '' and (state == 'r' or expires == '' or tonumber(expires) + ARGV[6] > now) then return 0 end
+-- First what a user of other queues may not do: refused half-way, nothing has happened.
+redis.call('ZREMRANGEBYSCORE', ARGV[4] .. queue, '-inf', now - ARGV[5])
+redis.call('ZADD', ARGV[4] .. queue, string.format('%.6f', now), ARGV[1])
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 redis.call('PUBLISH', KEYS[1], ARGV[2])
 redis.call('DEL', KEYS[2])
-redis.call('ZREMRANGEBYSCORE', ARGV[4] .. queue, '-inf', now - ARGV[5])
-redis.call('ZADD', ARGV[4] .. queue, string.format('%.6f', now), ARGV[1])
 redis.call('EXPIRE', ARGV[4] .. queue, ARGV[5])
 redis.call('PUBLISH', ARGV[4] .. queue, ARGV[1])
 return 1

@@ -7,6 +7,7 @@
 --       9 result document of an expired job, as far as its id
 --       then per job: id · index of its list (0-based) · idempotency key or '' · uploaded payload or ''
 --                     deadline (s since the epoch) or '' · message
+-- Uploaded payloads of jobs that aren't pushed are deleted: no bound counts them.
 -- Reply {-1} for an unknown queue, else {max depth, depth, the bound that was met or '', its limit, what stands under it, as
 --        many jobs those are, bytes of the job refused, tenants that share, id per accepted job...}; a job that is already
 --        known answers with the id it is known by. Jobs behind the last accepted one were refused.
@@ -128,19 +129,27 @@ local function end_expired(id)
 end
 
 local met, pushed, expired, before = {'', 0, 0, 0, 0, 1}, 0, 0, depth
-local accepted = {}
+local accepted, unused = {}, {}
+local function note_unused(upload)
+  if upload ~= '' then unused[#unused + 1] = upload end
+end
 for i = 10, #ARGV, 6 do
   local id, k, once, upload = ARGV[i], ARGV[i + 1] + 1, ARGV[i + 2], ARGV[i + 3]
   local deadline, message = ARGV[i + 4], ARGV[i + 5]
   local known = once ~= '' and redis.call('GET', once)
-  -- A key whose job has left no trace is free again: its answer could not be had any more.
-  if known and redis.call('EXISTS', ARGV[2] .. known, ARGV[3] .. known) == 0 then known = false end
+  -- A key whose job has left no trace is free again: its answer could not be had any more. Where nobody wants one, it stands.
+  if known and header(message, '"ignore_result":', '^ ?(%a+)') ~= 'true' then
+    if redis.call('EXISTS', ARGV[2] .. known, ARGV[3] .. known) == 0 then known = false end
+  end
   if known then
+    note_unused(upload)
     accepted[#accepted + 1] = known
   elseif redis.call('EXISTS', ARGV[2] .. id, ARGV[3] .. id) > 0 then
+    note_unused(upload)
     accepted[#accepted + 1] = id
   elseif deadline ~= '' and tonumber(deadline) < now and end_expired(id) then
     if once ~= '' then redis.call('SET', once, id, 'EX', ARGV[5]) end
+    note_unused(upload)
     expired = expired + 1
     accepted[#accepted + 1] = id
   else
@@ -149,6 +158,7 @@ for i = 10, #ARGV, 6 do
     local name, limit, standing_there, as_jobs = bound(tenant, size)
     if name ~= '' then
       met = {name, limit, standing_there, as_jobs, size, sharing(k)}
+      for rest = i + 3, #ARGV, 6 do note_unused(ARGV[rest]) end
       break
     end
     push(k, tenant, message, size)
@@ -170,6 +180,8 @@ if pushed > 0 then
   if was_empty then redis.call('DEL', bytes_key) end
   settle(queue)
 end
+-- Last: a server without memory refuses only a script's first write. A user with rules from before may not; then they expire.
+if #unused > 0 then redis.pcall('DEL', unpack(unused)) end
 local reply = {info.max_depth, before, unpack(met)}
 for _, id in ipairs(accepted) do reply[#reply + 1] = id end
 return reply

@@ -26,9 +26,8 @@ local function id_of(message) return string.match(message, '"id": ?"([^"\\]+)"')
 -- What ran waits again, and its record says so.
 local function note_waiting(message)
   local id = id_of(message)
-  if id and string.sub(redis.call('GET', ARGV[4] .. id) or '', 1, 1) == 'r' then
-    redis.call('SET', ARGV[4] .. id, 'q|0|' .. ARGV[5], 'KEEPTTL')
-  end
+  local record = id and redis.call('GET', ARGV[4] .. id) or ''
+  if string.sub(record, 1, 1) == 'r' then redis.call('SET', ARGV[4] .. id, 'q' .. string.sub(record, 2), 'KEEPTTL') end
 end
 
 local function note_death(message)

@@ -7,12 +7,15 @@
 redis.call('DEL', 'pipemill:none')
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
-local stands = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
+-- A lease of 0 was none: it lets others find what came to an owner whose lease had run out.
+local stands = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0) > 0 and 1 or 0
 if stands == 1 then
   redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
   for i = 7, #ARGV, 2 do
     if redis.call('HEXISTS', KEYS[2], ARGV[i]) == 1 then
-      redis.call('SET', ARGV[4] .. ARGV[i + 1], 'r|0|' .. ARGV[6], 'EX', ARGV[5])
+      local record = ARGV[4] .. ARGV[i + 1]
+      local deadline = string.match(redis.call('GET', record) or '', '^%a|%d*|[^|]+(|[%d.]+)$') or ''
+      redis.call('SET', record, 'r|0|' .. ARGV[6] .. deadline, 'EX', ARGV[5])
     end
   end
 end

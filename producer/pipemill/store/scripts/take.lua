@@ -6,6 +6,7 @@
 -- ARGV  1 owner · 2 lease (s) · 3 n · 4 cancellations after (s since the epoch) · 5 the lists' steps, comma-separated
 --       6 jobs that the owner's process holds from other queues · 7 queue
 --       8 how long a step may be passed over, for each step it is less urgent than the first (s); 0: for ever
+--       9 bytes that the jobs may have together; the first may have more
 -- Reply {server time, 1 if the lease stood until now, 1 if a redelivered job waits for the lease to be empty,
 --        {cancelled ids}, {field, message, ...}}
 -- A server without memory refuses only a script's first write, so the first takes none: work in hand is always ended.
@@ -16,7 +17,9 @@ local n, held = tonumber(ARGV[3]), redis.call('HLEN', KEYS[1]) + ARGV[6]
 local queue = queue_of(ARGV[7], ARGV[5], {unpack(KEYS, 9)})
 local steps, patience = queue.steps, tonumber(ARGV[8])
 
-local stood = redis.call('ZADD', KEYS[3], now + ARGV[2], ARGV[1]) == 0 and 1 or 0
+-- A lease of 0 was none: it lets others find what came to an owner whose lease had run out.
+local stood = tonumber(redis.call('ZSCORE', KEYS[3], ARGV[1]) or 0) > 0 and 1 or 0
+redis.call('ZADD', KEYS[3], now + ARGV[2], ARGV[1])
 
 local due = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0, math.max(n, 1))
 for i = #due, 1, -1 do
@@ -31,7 +34,7 @@ end
 if redis.call('EXISTS', KEYS[4]) == 0 then redis.call('SET', KEYS[4], clock[1] .. '000000') end
 
 -- First all jobs are chosen, reading only. A source is a list from which some are.
-local picks, sources, waiting, full = {}, {}, 0, n <= 0
+local picks, sources, waiting, full, spent = {}, {}, 0, n <= 0, 0
 local function source(list, k, tenant)
   sources[list] = sources[list] or {list = list, k = k, tenant = tenant, messages = {}, taken = 0}
   return sources[list]
@@ -54,6 +57,11 @@ local function pick(from, step, more)
   local redelivered = string.byte(message, 1) == 1
   if redelivered and held > 0 then
     waiting, full = 1, true
+    return false
+  end
+  spent = spent + cost_of(message)
+  if #picks > 0 and spent > tonumber(ARGV[9]) then
+    full = true
     return false
   end
   held, from.taken = held + 1, from.taken + 1
@@ -117,6 +125,7 @@ local function serve(k, most, step)
       if following then tenant.turn = turn + cost_of(following) else tenant.gone = true end
     elseif not full then
       tenant.gone = true
+      note(queue, k, tenant.name, 0)  -- Whoever emptied its list without us counted nothing out.
     end
   end
   return #picks - before
