@@ -97,7 +97,7 @@ class Side:
     def features(self) -> torch.Tensor:
         """What the encoder makes of each text: [texts, size], of length 1."""
         rows = []
-        with torch.inference_mode(), self.runner.padding():  # All tokens: packing finishes the first ones only.
+        with torch.inference_mode(), self.runner.layout.padding():  # All tokens: packing finishes the first ones only.
             for each in self._prepared:
                 inputs = each.items[0].payload.inputs
                 rows.append(self.runner.pipe.model.base_model(**inputs).last_hidden_state[0].float().mean(0))

@@ -161,6 +161,11 @@ def test_a_budget_of_packed_rows_is_one_that_passes_are_rounded_to() -> None:
     assert passes.best.cost == 1_352
     packed = BatchLimits(max_items=64, max_cost=100, max_amplification=1.5, packed=True)
     assert sized(packed, passes, None).max_cost == 1_280
+    last = Point(items=43, cost=1_352, seconds=9.0)
+    rising = Calibration(sharing="packed", curves={"packed": (measured[0], last)})
+    assert rising.still_gains
+    assert sized(packed, rising, None).max_cost == 1_280
+    assert sized(replace(packed, max_cost=2_000), rising, None).max_cost == 2_000
     assert sized(replace(packed, packed=False), passes, None).max_cost == 1_352
 
 

@@ -14,7 +14,6 @@ from pipemill_worker.fleet.cores import (
     allowed_cores,
     core_place,
     cpu_quota,
-    group_folders,
     neighbours_together,
     parse_v1,
     parse_v2,
@@ -23,6 +22,7 @@ from pipemill_worker.fleet.cores import (
 )
 from pipemill_worker.fleet.gpus import gpu_names
 from pipemill_worker.fleet.plan import Machine, oversubscription, plan_processes, process_count, split
+from pipemill_worker.groups import group_folders
 
 #: The groups of a process in a container under cgroup v1, as the kernel writes them.
 V1 = "12:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n0::/system.slice\n"
@@ -166,20 +166,21 @@ def test_the_quota_of_v1(quota: str, period: str, expected: float | None) -> Non
 
 def test_the_folders_of_v2() -> None:
     """A group's own folder and all above it."""
-    assert group_folders("0::/kubepods/pod1/c1\n") == ["kubepods/pod1/c1", "kubepods/pod1", "kubepods", "."]
+    assert group_folders("0::/kubepods/pod1/c1\n", "cpu") == ["kubepods/pod1/c1", "kubepods/pod1", "kubepods", "."]
 
 
 def test_the_folders_of_v1() -> None:
     """The group of the CPU's controller, under both names of its mount; v2's own are looked at too."""
-    folders = group_folders(V1)
+    folders = group_folders(V1, "cpu")
     assert folders[:3] == ["cpu,cpuacct/docker/abc", "cpu,cpuacct/docker", "cpu,cpuacct"]
     assert "cpu" in folders
     assert not any("memory" in folder for folder in folders)
+    assert any("memory" in folder for folder in group_folders(V1, "memory"))
 
 
 def test_a_group_outside_of_the_mount_has_the_mount_alone() -> None:
     """A path that leads above the mount names no file that can be read."""
-    assert group_folders("0::/../../other\n") == ["."]
+    assert group_folders("0::/../../other\n", "cpu") == ["."]
 
 
 def test_the_smallest_quota_counts(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_each_process_has_its_own_node_name(hostname: str | None, expected: str)
 
 def test_a_child_is_told_its_part_and_no_secret_is_shown() -> None:
     """Options travel in the environment, not on the command line; a child runs one process, on its part."""
-    plan = ProcessPlan(number=2, cores=(4, 5), gpus=("3",), threads=2)
+    plan = ProcessPlan(number=2, cores=(4, 5), gpus=("3",), threads=2, processes=5)
     environment = COMMAND.environment(plan)
     assert environment == {
         "PIPEMILL_BROKER": "redis://:secret@host/0",
@@ -237,6 +237,7 @@ def test_a_child_is_told_its_part_and_no_secret_is_shown() -> None:
         "PIPEMILL_PROCESSES": "1",
         "PIPEMILL_TORCH_THREADS": "2",
         "PIPEMILL_SUPERVISED": "45.0",
+        "PIPEMILL_SUPERVISED_PROCESSES": "5",
         "OMP_NUM_THREADS": "2",
         "MKL_NUM_THREADS": "2",
         "CUDA_VISIBLE_DEVICES": "3",

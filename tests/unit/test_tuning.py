@@ -75,6 +75,14 @@ def test_a_ceiling_outlives_its_process(tmp_path: Path) -> None:
     assert Measured(tmp_path).read(CEILING, IDENTITY) == 5
 
 
+def test_a_ceiling_never_rises(tmp_path: Path) -> None:
+    """A process that started before another's memory ran out raises nothing with what it finds later."""
+    first, second = (tuner(tmp_path, Runner()).tuning() for _ in range(2))
+    first.keep_ceiling(8)
+    second.keep_ceiling(64)
+    assert tuner(tmp_path, Runner()).tuning().limits.max_items == 8
+
+
 def test_a_runner_with_nothing_to_measure_has_the_devices_budget(tmp_path: Path) -> None:
     """No curve, no file, no surprise."""
     found = tuner(tmp_path, EchoRunner()).tuning()
@@ -86,7 +94,7 @@ def test_a_foreign_document_is_measured_again(tmp_path: Path, caplog: pytest.Log
     """What another release wrote under the same name is told and replaced."""
     measured, runner = Measured(tmp_path), Runner()
     tuner(tmp_path, runner).tuning()
-    key = {**IDENTITY, "sharing": "packed", "max_items": 128, "max_cost": 1 << 20}
+    key = {**IDENTITY, "sharing": "packed", "products": None, "max_items": 128, "max_cost": 1 << 20}
     assert measured.read(CURVES, key) is not None
     measured.write(CURVES, key, {"sharing": "padded", "curves": {}})
     assert tuner(tmp_path, again := Runner()).tuning().limits.max_cost == 40

@@ -155,7 +155,7 @@ def test_a_drain_finishes_what_is_written(rig: Rig) -> None:
     """A stop lets texts that were begun come to their end, and gives back those that weren't."""
     jobs = rig.put(*(["word" * 200] * 6))
     with rig.running() as engine:
-        until(lambda: speller_of(rig).busy, "writing began")
+        until(lambda: speller_of(rig).most, "writing began")
         engine.drain()
     ended = [rig.standing(job).result for job in jobs]
     assert 0 < sum(each is not None for each in ended) <= 6

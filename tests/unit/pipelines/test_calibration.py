@@ -34,6 +34,10 @@ class Runner:
     def clock(self) -> float:
         return self.seconds
 
+    @property
+    def layout(self) -> Runner:
+        return self
+
     @contextmanager
     def padding(self) -> Iterator[None]:
         before, self.sharing = self.sharing, Sharing.PADDED

@@ -92,7 +92,7 @@ def test_it_writes_what_the_model_writes(kind: str, other: dict[str, Any]) -> No
     model = model_of(kind, **other)
     asked = [(prompt, 6 + 5 * place) for place, prompt in enumerate([*PROMPTS, [9, *range(3, 203)]])]
     expected = [alone(model, *each) for each in asked]
-    step = lean(model, prepack(model, 64, writes=True))
+    step = lean(model, prepack(model, range(1, 65), writes=True))
     assert isinstance(step, Lean)
     writer = Writer(model, max_rows=8, max_tokens=4_096, lean=step)
     waiting, written = list(enumerate(asked)), dict[Any, torch.Tensor]()
@@ -120,13 +120,13 @@ def test_it_writes_what_the_model_writes(kind: str, other: dict[str, Any]) -> No
 def test_other_models_keep_their_own_step(model: Any) -> None:
     """What isn't known to be Llama's isn't tried."""
     made = model()
-    assert lean(made.eval(), prepack(made, 64, writes=True)) is None
+    assert lean(made.eval(), prepack(made, range(1, 65), writes=True)) is None
 
 
 def test_a_step_that_disagrees_is_not_taken(caplog: pytest.LogCaptureFixture) -> None:
     """A layer that computes otherwise than its type says is found before the first job, and the log says so."""
     model = model_of("llama")
-    products = prepack(model, 64, writes=True)
+    products = prepack(model, range(1, 65), writes=True)
     assert lean(model, products) is not None
     plain = model.model.norm.forward
     model.model.norm.forward = lambda hidden: 2 * plain(hidden)
@@ -143,7 +143,7 @@ def test_a_model_without_products_keeps_its_own_step() -> None:
 def test_a_model_that_lacks_a_part_keeps_its_own_step(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is raised; the log says what is missing."""
     model = model_of("llama")
-    products = prepack(model, 64, writes=True)
+    products = prepack(model, range(1, 65), writes=True)
     del model.model.rotary_emb
     with caplog.at_level(logging.INFO):
         assert lean(model, products) is None

@@ -234,14 +234,42 @@ def test_free_memory_is_the_least_that_is_told(tmp_path: Path) -> None:
     """The machine's, or what is left of a control group's bound; what could be dropped is free."""
     machine = tmp_path / "meminfo"
     machine.write_text("MemTotal:  9000 kB\nMemAvailable:    4000 kB\n")
-    assert memory.free_memory(machine, tmp_path) == 4_096_000
+    membership = tmp_path / "cgroup"
+    membership.write_text("0::/service\n4:memory:/docker/abc\n")
+
+    def free() -> int | None:
+        return memory.free_memory(machine, membership, tmp_path)
+
+    assert free() == 4_096_000
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.free_memory(machine, tmp_path) == 4_096_000
+    assert free() == 4_096_000
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("700000\n")
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 100000\n")
-    assert memory.free_memory(machine, tmp_path) == 400_000
-    assert memory.free_memory(tmp_path / "none", tmp_path / "none") is None
+    assert free() == 400_000
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service/memory.max").write_text("300000\n")  # As systemd's MemoryMax= sets it.
+    assert free() == 300_000
+    (tmp_path / "memory").mkdir()  # As version 1 has it in a container.
+    (tmp_path / "memory/memory.limit_in_bytes").write_text("200000\n")
+    (tmp_path / "memory/memory.usage_in_bytes").write_text("150000\n")
+    (tmp_path / "memory/memory.stat").write_text("inactive_file 1\ntotal_inactive_file 10000\n")
+    assert free() == 60_000
+    assert memory.free_memory(tmp_path / "none", tmp_path / "none", tmp_path) is None
+
+
+def test_what_others_need_is_left_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue's copies take nothing that the queues behind it, or other processes, are to load yet."""
+    for name, size in (("first", 1_000), ("second", 300)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(bytes(size))
+    named: list[Any] = [Settings(task="feature-extraction", model=str(tmp_path / name)) for name in ("first", "second")]
+    named += [Settings(task="feature-extraction", model=str(tmp_path / "nowhere")), Settings(task="echo", model=None)]
+    assert memory.shares(named) == [memory.Share(300), *[memory.Share()] * 3]
+    assert memory.shares(named, 3) == [memory.Share(2_900, 3), *[memory.Share(2_600, 3)] * 3]
+    monkeypatch.setattr(memory, "free_memory", lambda: 3_500)
+    assert [memory.Share(2_900, 3).allows(copies) for copies in (100, 101)] == [True, False]
 
 
 def test_a_model_fits_twice_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

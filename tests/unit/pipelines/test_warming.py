@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,17 @@ from pipemill_worker.pipelines.canaries import canaries
 from pipemill_worker.pipelines.difference import difference
 from pipemill_worker.pipelines.packing.rows import Rows
 from pipemill_worker.pipelines.rules import TASK_RULES, Sharing
+from pipemill_worker.pipelines.runner import TransformersRunner
 from pipemill_worker.pipelines.warming import warm_up
 from pipemill_worker.seams import Item, Prepared
-from tests.unit.pipelines.tiny import padding_runner_of, runner_of, sentence, tiny_pipeline
+from tests.unit.pipelines.tiny import (
+    Settings,
+    padding_runner_of,
+    runner_of,
+    sentence,
+    tiny_pipeline,
+    unchecked,
+)
 
 _NARROWER = {Sharing.PADDED: Sharing.EXACT, Sharing.EXACT: Sharing.SOLO}
 
@@ -31,25 +39,43 @@ _NARROWER = {Sharing.PADDED: Sharing.EXACT, Sharing.EXACT: Sharing.SOLO}
 class Disturbed:
     """A runner whose scores shift when items share a pass in certain ways."""
 
-    def __init__(self, *disturbing: Sharing, shift: float = 0.5):
+    def __init__(self, *disturbing: Sharing, shift: float = 0.5, drift: float = 0.0):
         self.sharing = Sharing.PADDED
         self.settled = False
         self._disturbing = disturbing
         self._shift = shift
+        #: What products of others add to scores of a shared pass; alone, half of it.
+        self.drift = drift
         self.batches: list[int] = []
 
+    @property
+    def layout(self) -> Disturbed:
+        """It tells that, too."""
+        return self
+
     def as_loaded(self) -> AbstractContextManager[None]:
-        """It is."""
+        """It is, with torch's products."""
+        return self.multiplying_plainly()
+
+    def padding(self) -> AbstractContextManager[None]:
+        """It always does."""
         return nullcontext()
+
+    @contextmanager
+    def multiplying_plainly(self) -> Iterator[None]:
+        """As the real one."""
+        drift, self.drift = self.drift, 0.0
+        yield
+        self.drift = drift
 
     @property
     def multiplies(self) -> bool:
-        """It has torch's own products."""
-        return False
+        """Whether products of others add something to scores."""
+        return self.drift != 0.0
 
     def multiply_plainly(self) -> None:
-        """Never called."""
-        raise AssertionError
+        """As the real one."""
+        self.drift = 0.0
 
     def share_less(self) -> None:
         """As the real one."""
@@ -67,6 +93,7 @@ class Disturbed:
             raise RuntimeError("no such operator")
         self.batches.append(len(items))
         shift = self._shift if len(items) > 1 and self.sharing in self._disturbing else 0.0
+        shift += self.drift if len(items) > 1 else self.drift / 2
         return [len(item.payload) + shift for item in items]
 
     def finish(self, _: Prepared, outputs: Sequence[Any]) -> Any:
@@ -125,6 +152,32 @@ def test_a_refused_job_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     assert "doesn't suit the model" in caplog.text
 
 
+def test_what_products_add_is_not_laid_to_sharing() -> None:
+    """Where batches agree without them, they go, and items share on; where they don't, they stay, and items don't."""
+    jobs = [("a", {}), ("bb", {}), ("ccc", {})]
+    runner = Disturbed(drift=1.5e-4)
+    check = warm_up("q", "m", runner, jobs, 1e-4)
+    assert (check.sharing, check.difference, runner.multiplies) == (Sharing.PADDED, 0.0, False)
+    runner = Disturbed(Sharing.PADDED, drift=0.5e-4)
+    check = warm_up("q", "m", runner, jobs, 1e-4)
+    assert (check.sharing, runner.multiplies) == (Sharing.EXACT, True)
+
+
+def test_products_of_what_writes_beside_another_engine_are_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's answers say nothing of ours: wrong ones are found by the jobs that are written alone."""
+    monkeypatch.setattr(prepacked, "gaining_rows", lambda _: range(1, sys.maxsize))
+    monkeypatch.setattr(prepacked, "_multiply", lambda inputs, packed, bias: -linear(inputs, packed, bias))
+    monkeypatch.setattr(prepacked, "_packed", lambda weight: weight)
+    settings = Settings(task="text-generation", engine="continuous")
+    pipe = tiny_pipeline("text-generation", "llama")
+    runner = TransformersRunner("tiny", pipe, settings, validate=unchecked)
+    assert runner.writer is not None
+    assert runner.multiplies
+    runner.warm_up()
+    assert runner.writer is not None
+    assert (runner.describe()["products"], runner.writer.products) == ("torch", {})
+
+
 def test_a_guessed_form_that_fails_says_nothing_of_the_model() -> None:
     """Where the form of a prompt is a guess, what it breaks isn't held against the model; a lost device is."""
     check = warm_up("q", "m", Disturbed(), [("break", {}), ("a", {}), ("bb", {})], 1e-4, guessed=True)
@@ -170,7 +223,7 @@ def test_a_half_precision_model_is_told_by_its_difference() -> None:
 
 def test_the_check_knows_the_model_as_it_was_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products of another library that answer otherwise are found, and no longer used."""
-    monkeypatch.setattr(prepacked, "gaining_rows", lambda _: sys.maxsize)
+    monkeypatch.setattr(prepacked, "gaining_rows", lambda _: range(1, sys.maxsize))
     monkeypatch.setattr(prepacked, "_multiply", lambda inputs, packed, bias: linear(inputs, packed, bias) + 1)
     monkeypatch.setattr(prepacked, "_packed", lambda weight: weight)
     pipe = tiny_pipeline("text-classification")
@@ -186,7 +239,7 @@ def test_the_check_knows_the_model_as_it_was_loaded(monkeypatch: pytest.MonkeyPa
 
 def test_products_of_what_writes_are_proven_once_it_writes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong ones end writing together, and then their own use: batches are made as without them."""
-    monkeypatch.setattr(prepacked, "gaining_rows", lambda _: sys.maxsize)
+    monkeypatch.setattr(prepacked, "gaining_rows", lambda _: range(1, sys.maxsize))
     monkeypatch.setattr(prepacked, "_multiply", lambda inputs, packed, bias: -linear(inputs, packed, bias))
     monkeypatch.setattr(prepacked, "_packed", lambda weight: weight)
     runner = runner_of("text-generation", tiny_pipeline("text-generation", "llama"))
@@ -200,7 +253,7 @@ def test_products_of_what_writes_are_proven_once_it_writes_alone(monkeypatch: py
 
 def test_products_that_nothing_proved_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass through them that fails is found at the start, whether or not jobs share passes; jobs are answered."""
-    monkeypatch.setattr(prepacked, "gaining_rows", lambda _: sys.maxsize)
+    monkeypatch.setattr(prepacked, "gaining_rows", lambda _: range(1, sys.maxsize))
     pipe = tiny_pipeline("text-classification")
     runner = runner_of("text-classification", pipe)
     assert runner.multiplies

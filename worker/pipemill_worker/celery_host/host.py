@@ -19,8 +19,10 @@ from pipemill.store.jobs import RedisJobStore
 from pipemill_worker.celery_host.tuning import Tuner
 from pipemill_worker.engine import Engine, EngineSettings, Hooks, Lane
 from pipemill_worker.fleet.cores import usable_cores
+from pipemill_worker.fleet.link import processes
 from pipemill_worker.measured import Measured, default_folder
 from pipemill_worker.pipelines import load_runner
+from pipemill_worker.pipelines.memory import Share, shares
 from pipemill_worker.policy.calibration import Calibration
 from pipemill_worker.policy.retries import RetryPolicy
 from pipemill_worker.seams import PipelineRunner
@@ -98,7 +100,9 @@ class Host:
         if queues and self.files is not None:
             self.files.check()
         worker = self.catalogue.worker
-        lanes = [self._build_lane(name, self.catalogue.queues[name]) for name in queues]
+        bound = [(name, self.catalogue.queues[name]) for name in queues]
+        shared = shares([queue for _, queue in bound], processes())
+        lanes = [self._build_lane(name, queue, share) for (name, queue), share in zip(bound, shared, strict=True)]
         settings = EngineSettings(
             lease_seconds=worker.lease_seconds,
             drain_seconds=worker.drain_seconds,
@@ -108,7 +112,7 @@ class Host:
         )
         return Engine(lanes, settings, hooks, sweep=self.files.sweep_now if self.files else None)
 
-    def _build_lane(self, name: str, queue: QueueSettings) -> Lane:
+    def _build_lane(self, name: str, queue: QueueSettings, share: Share) -> Lane:
         verifier = self._verifier(name, queue)
         store = RedisJobStore(
             self.address,
@@ -119,7 +123,8 @@ class Host:
         )
         blobs = tiered(store.blobs, self.files, self.catalogue.blobs)
         log.info("queue %s: loading %s", name, queue.model or queue.task, extra={"event": "model_loading"})
-        runner = load_runner(name, queue, threads=self._threads(), references=blobs.get, measured=self._measured)
+        threads = self._threads()
+        runner = load_runner(name, queue, threads=threads, references=blobs.get, measured=self._measured, share=share)
         runner.warm_up()
         tuning = self._tuner(name, queue, runner).tuning()
         device = str(runner.describe().get("device") or "cpu")

@@ -69,8 +69,13 @@ class Tuner:
                 self._measured.read(CEILING, self._identity),
             ),
             curve=() if calibration is None else calibration.curve,
-            keep_ceiling=lambda items: self._measured.write(CEILING, self._identity, items),
+            keep_ceiling=self._keep_ceiling,
         )
+
+    def _keep_ceiling(self, items: int) -> None:
+        """Remember that memory held no more; what others found to be less stands."""
+        kept = self._measured.read(CEILING, self._identity)
+        self._measured.write(CEILING, self._identity, items if kept is None else min(items, kept))
 
     def calibration(self, *, again: bool = False) -> Calibration | None:
         """What was measured of the model on this machine; measured now if it never was, or ``again``."""
@@ -80,8 +85,9 @@ class Tuner:
             max_cost=batch.max_tokens or MOST_COST,
             max_amplification=batch.max_amplification,
         )
-        sharing = self._runner.describe().get("sharing")
-        key = {**self._identity, "sharing": sharing, "max_items": bounds.max_items, "max_cost": bounds.max_cost}
+        facts = self._runner.describe()
+        chosen = {name: facts.get(name) for name in ("sharing", "products")}
+        key = {**self._identity, **chosen, "max_items": bounds.max_items, "max_cost": bounds.max_cost}
         if not again and (found := self._read(key)) is not None:
             return found
         calibration = self._runner.calibrate(bounds)

@@ -6,14 +6,12 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Final
 
-#: What Linux says of this process's control groups.
-_MEMBERSHIP: Final = Path("/proc/self/cgroup")
-#: Where the control groups' files are mounted.
-_GROUPS: Final = Path("/sys/fs/cgroup")
+from pipemill_worker.groups import MEMBERSHIP, MOUNT, groups
+
 #: Where Linux says which cores are neighbours.
 _TOPOLOGY: Final = Path("/sys/devices/system/cpu")
 #: The quota's period when ``cpu.max`` names none, in microseconds; Linux's own default.
@@ -43,42 +41,10 @@ def usable_count(cores: int, quota: float | None) -> int:
     return cores if quota is None else max(1, min(cores, math.floor(quota)))
 
 
-def cpu_quota(membership: Path = _MEMBERSHIP, groups: Path = _GROUPS) -> float | None:
+def cpu_quota(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> float | None:
     """The cores' worth of time that this process's control groups, v1 or v2, give it; ``None`` is no bound."""
-    try:
-        folders = group_folders(membership.read_text("utf-8"))
-    except OSError:  # no Linux, or none that tells
-        return None
-    found = (_quota_of(groups / folder) for folder in folders)
+    found = map(_quota_of, groups("cpu", membership, mount))
     return min((quota for quota in found if quota is not None), default=None)
-
-
-def group_folders(membership: str) -> list[str]:
-    """The folders, below the mount, of the groups that may bound the CPU: a process's own and all above it.
-
-    ``membership`` is the text of ``/proc/self/cgroup``. In a container the folder that it names may not be there, and
-    the mount itself is the container's own group.
-    """
-    folders: list[str] = []
-    for line in membership.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            mounts = [""]
-        elif "cpu" in controllers.split(","):
-            mounts = [controllers, "cpu"]
-        else:
-            continue
-        folders += [str(PurePosixPath(mount) / group) for mount in mounts for group in _upwards(path)]
-    return list(dict.fromkeys(folders))
-
-
-def _upwards(path: str) -> Iterator[str]:
-    """A group's path and those above it, relative to the mount; a path outside of the mount has only the mount."""
-    group = PurePosixPath(path.lstrip("/"))
-    if ".." in group.parts:
-        yield ""
-        return
-    yield from map(str, (group, *group.parents))
 
 
 def _quota_of(folder: Path) -> float | None:

@@ -22,8 +22,15 @@ log = logging.getLogger("pipemill.worker")
 #: The environment variable that tells a worker that its standard input is its supervisor's socket. Its value is how
 #: many seconds the worker may take to end when its supervisor is gone.
 VARIABLE: Final = "PIPEMILL_SUPERVISED"
+#: The environment variable that tells a worker how many processes its supervisor runs.
+PROCESSES_VARIABLE: Final = "PIPEMILL_SUPERVISED_PROCESSES"
 #: What a worker writes when it serves.
 READY: Final = b"R"
+
+
+def processes() -> int:
+    """How many processes share this machine with this one, itself included, as far as a supervisor tells."""
+    return int(os.environ.get(PROCESSES_VARIABLE) or 1)
 
 
 def attach(node: str | None) -> Callable[[], None] | None:

@@ -33,6 +33,8 @@ class ProcessPlan:
     gpus: tuple[str, ...]
     #: CPU threads of one forward pass.
     threads: int
+    #: How many processes there are.
+    processes: int = 1
 
 
 def process_count(asked: int | Literal["auto"], machine: Machine, *, spread: bool = False) -> int:
@@ -54,7 +56,11 @@ def plan_processes(machine: Machine, processes: int, torch_threads: int | None =
     gpus: Sequence[tuple[str, ...]] = split(machine.gpus, processes) if machine.gpus else [()] * processes
     return tuple(
         ProcessPlan(
-            number=number + 1, cores=cores[number], gpus=gpus[number], threads=torch_threads or len(busy[number])
+            number=number + 1,
+            cores=cores[number],
+            gpus=gpus[number],
+            threads=torch_threads or len(busy[number]),
+            processes=processes,
         )
         for number in range(processes)
     )

@@ -56,7 +56,7 @@ class Command:
         if self.health_port is not None:
             ours["health_port"] = self.health_port + plan.number - 1
         found = {variable_of(name): str(value) for name, value in ours.items()}
-        found[link.VARIABLE] = str(self.end_seconds)
+        found |= {link.VARIABLE: str(self.end_seconds), link.PROCESSES_VARIABLE: str(plan.processes)}
         # For libraries that compute beside torch.
         found |= {"OMP_NUM_THREADS": str(plan.threads), "MKL_NUM_THREADS": str(plan.threads)}
         if plan.gpus:

@@ -10,7 +10,6 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Final, Protocol, TypeAlias
@@ -47,10 +46,6 @@ class Calibrated(Checked, Protocol):
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether a smaller batch could succeed."""
-        ...
-
-    def padding(self) -> AbstractContextManager[None]:
-        """Pad rows meanwhile instead of laying them end to end."""
         ...
 
 
@@ -106,7 +101,7 @@ def calibrate(
     curve, ceiling = _curve(bench, items if way is Sharing.PACKED else like)
     if way is not Sharing.PACKED:
         return Calibration(sharing=way.value, curves={way.value: curve}, ceiling=ceiling)
-    with runner.padding():
+    with runner.layout.padding():
         padded, padded_ceiling = _curve(bench, like)
     if _padding_pays(bench, list(islice(cycle(items), MIX_ITEMS)), curve, padded):
         way, ceiling = Sharing.PADDED, padded_ceiling
@@ -119,7 +114,7 @@ def _padding_pays(bench: _Bench, mix: Sequence[Item], packed: Curve, padded: Cur
     ends_to_end, filled_up = [], []
     for _ in range(MIX_ROUNDS):
         ends_to_end.append(bench.serve(mix, packed))
-        with bench.runner.padding():
+        with bench.runner.layout.padding():
             filled_up.append(bench.serve(mix, padded))
     return min(filled_up) < min(ends_to_end)
 

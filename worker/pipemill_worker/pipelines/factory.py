@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipemill_worker.measured import Measured
 from pipemill_worker.pipelines.echo import EchoRunner
+from pipemill_worker.pipelines.memory import ALL_OF_IT, Share
 from pipemill_worker.pipelines.settings import ECHO_TASK, ModelSettings, Validate, changed
 from pipemill_worker.seams import PipelineRunner
 
@@ -23,13 +24,14 @@ def load_runner(  # noqa: PLR0913 - each is a part of the worker's that a runner
     validate: Validate | None = None,
     references: References | None = None,
     measured: Measured | None = None,
+    share: Share = ALL_OF_IT,
 ) -> PipelineRunner:
     """Load the pipeline of the queue ``name``.
 
     ``threads`` is the number of CPU threads of one forward pass; ``None`` leaves torch's own choice. ``validate``
     checks a job's parameters, by default ``pipemill.parameters.validate_parameters``. ``references`` reads the bytes
     of media that came by reference. ``measured`` keeps what the queue's choice of precision costs and gains; without
-    it, that isn't measured.
+    it, that isn't measured. ``share`` is what of the free memory copies of weights may take.
 
     Raises
     ------
@@ -49,7 +51,7 @@ def load_runner(  # noqa: PLR0913 - each is a part of the worker's that a runner
         # Where vLLM has the model's device, what it doesn't know is written on the CPU.
         pipe = load_pipeline(name, changed(own, device="cpu") if own.engine == "vllm" else own, threads=threads)
         rate = getattr(pipe.feature_extractor, "sampling_rate", None)
-        return kind(name, pipe, own, validate=check, media=_decoder(own, rate, references))
+        return kind(name, pipe, own, validate=check, media=_decoder(own, rate, references), share=share)
 
     precision = open_precision(name, settings, threads, measured)
     if precision is None:

@@ -16,6 +16,9 @@ from pipemill_worker.pipelines.settings import ModelSettings
 #: What tells the processor on Linux; elsewhere Python's own guess must do.
 _CPU_INFO: Final = Path("/proc/cpuinfo")
 
+#: What of it tells processors of one name apart, on x86 and on ARM.
+_CPU_FACTS: Final = ("cpu family", "model", "stepping", "flags", "CPU implementer", "CPU part", "Features")
+
 #: What computes; some of it may be missing.
 _LIBRARIES: Final = ("pipemill", "torch", "transformers", "torchao", "bitsandbytes")
 
@@ -68,5 +71,9 @@ def _processor() -> str:
         lines = _CPU_INFO.read_text("utf-8").splitlines()
     except OSError:
         lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
+    if not told:
+        return platform.processor() or platform.machine()
+    # A name may stand for generations, which differ in what they can.
+    digest = hashlib.sha256(" ".join(told.get(name, "") for name in _CPU_FACTS).encode()).hexdigest()[:12]
+    return f"{told.get('model name', platform.machine())} {digest}"

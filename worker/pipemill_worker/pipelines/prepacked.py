@@ -21,7 +21,7 @@ from torch.nn.functional import linear, pad
 from transformers.pytorch_utils import Conv1D
 
 from pipemill_worker.pipelines.inputs import shorten
-from pipemill_worker.pipelines.memory import free_memory
+from pipemill_worker.pipelines.memory import ALL_OF_IT, Share
 from pipemill_worker.policy.sizes import rounded_up
 
 log = logging.getLogger("pipemill.worker")
@@ -30,8 +30,9 @@ log = logging.getLogger("pipemill.worker")
 _MAX_CAUSE_CHARACTERS: Final = 300
 #: Most that the copies may take, in bytes: half a billion weights.
 MOST_BYTES: Final = 2 << 30
-#: What must stay free for each byte of them, in bytes.
-_KEPT_FREE: Final = 1
+#: Layers with fewer inputs or outputs are left to torch, unless the model writes: oneDNN gained nothing in any of 14
+#: shapes with a side of 2 to 31 (adapters, the heads of classifiers; Zen 5).
+_NARROWEST: Final = 32
 #: Rows that the layout is made for; passes of fewer and of more read it as well.
 _USUAL_ROWS: Final = 16
 #: Rows of the passes that are timed, and rounds over all of them; of each the quickest counts.
@@ -46,6 +47,9 @@ _SIDE_BY_SIDE: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
 #: Modules whose layers so called look at different inputs: what is written at what was read.
 _APART: Final = frozenset({"EncDecAttention", "cross_attention", "cross_attn", "encoder_attn"})
 
+#: All passes.
+_NO_END: Final = range(1, sys.maxsize)
+
 _kernels: Any = torch.ops.mkldnn
 _has_kernels: Any = torch.backends.mkldnn.is_available
 
@@ -56,17 +60,16 @@ Clock: TypeAlias = Callable[[], float]
 class Product:
     """A linear layer, or several that look at the same inputs, side by side: ``[…, in]`` to ``[…, all out]``.
 
-    In passes of up to ``most_rows`` rows it reads a copy of the weights in oneDNN's own layout. With ``writes``, one
+    In passes of so many ``rows`` it reads a copy of the weights in oneDNN's own layout. With ``writes``, one
     row is fastest through the weights themselves if they lie with all of an input's together, so they are laid anew
     that way: each layer's own weight is a view of that. Where a vocabulary shares them they stay, since looking up its
     rows would be slow.
     """
 
-    def __init__(self, layers: Sequence[Any], most_rows: int, *, writes: bool = False, shared: bool = False) -> None:
+    def __init__(self, layers: Sequence[Any], rows: range, *, writes: bool = False, shared: bool = False) -> None:
         weights = [_weight(layer) for layer in layers]
         #: Outputs of each layer.
         self.sizes = [len(each) for each in weights]
-        self.most_rows = most_rows
         biases = [layer.bias for layer in layers]
         self._bias = None if biases[0] is None else torch.cat([each.detach() for each in biases])
         self._plain = torch.cat(weights) if len(weights) > 1 else weights[0]
@@ -74,14 +77,14 @@ class Product:
             self._plain = self._plain.t().contiguous().t()
             for layer, part in zip(layers, torch.split(self._plain, self.sizes), strict=True):
                 layer.weight.data = part
-        self._fewest = 2 if self._plain.t().is_contiguous() else 1
-        self._packed = _packed(self._plain) if most_rows else None
+        self.rows = range(max(rows.start, 2), rows.stop) if self._plain.t().is_contiguous() else rows
+        self._packed = _packed(self._plain) if self.rows else None
         #: The inputs seen last, and what the layers that weren't asked for it yet have of them.
         self._kept: tuple[torch.Tensor, dict[int, torch.Tensor]] | None = None
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """All outputs, side by side."""
-        if self._packed is None or not self._fewest <= rows_of(inputs) <= self.most_rows:
+        if self._packed is None or rows_of(inputs) not in self.rows:
             return linear(inputs, self._plain, self._bias)
         return _multiply(inputs, self._packed, self._bias)
 
@@ -107,21 +110,23 @@ class Prepacked:
 
     def __call__(self, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
         """``[…, in]`` to ``[…, out]``."""
-        if named or inputs[0].dtype != torch.float32 or rows_of(inputs[0]) > self._product.most_rows:
+        if named or inputs[0].dtype != torch.float32 or rows_of(inputs[0]) >= self._product.rows.stop:
             return self._own(*inputs, **named)
         return self._product.part(self._index, *inputs)
 
 
-def prepack(model: nn.Module, most: int | None = None, *, writes: bool = False) -> dict[int, Product]:
+def prepack(
+    model: nn.Module, rows: range | None = None, *, writes: bool = False, share: Share = ALL_OF_IT
+) -> dict[int, Product]:
     """Let a model's linear layers read a second copy of their weights in passes that gain; the products, by layer.
 
-    A layer's key is its ``id``. ``most``, the rows of a pass that gains, is measured if it isn't given. ``writes``:
+    A layer's key is its ``id``. The ``rows`` of a pass that gains are measured if they aren't given. ``writes``:
     most passes are of few rows, each a token, so layers side by side are one product, and weights are laid anew for
     one row.
 
-    None on a GPU, in other formats than float32, without oneDNN, and where copies would take more than ``MOST_BYTES``.
-    Where nothing gains, or copies would take more than half of what is free, there are none, and torch multiplies; what
-    writes has its layers side by side all the same.
+    None on a GPU, in other formats than float32, and without oneDNN. Where nothing gains, or copies would take more
+    than ``MOST_BYTES`` or than a share of the memory allows, there are none, and torch multiplies; what writes has its
+    layers side by side all the same.
 
     A step of 8 rows through 384 × 32,000 weights took 5.9 ms so, and 13.4 ms as torch has them: its own kernel lays
     them out anew for each pass. Layers side by side are one product: three of 384 × 384 took 0.26 ms, and 0.18 ms so
@@ -129,13 +134,14 @@ def prepack(model: nn.Module, most: int | None = None, *, writes: bool = False) 
     """
     if not _has_kernels():
         return {}
-    groups = list(_groups(model, side_by_side=writes))
+    groups = list(_groups(model, writes=writes))
     copies = sum(layer.weight.nbytes for group in groups for layer in group)
-    if copies > MOST_BYTES:
-        return {}
     try:
-        most = 0 if _crowds(copies) else gaining_rows(model) if most is None else most
-        return _laid_out(model, groups, most, writes=writes) if most or writes else {}
+        if copies > MOST_BYTES or not share.allows(copies):
+            rows = range(0)
+        elif rows is None:
+            rows = gaining_rows(model)
+        return _laid_out(model, groups, rows, writes=writes) if rows or writes else {}
     except RuntimeError as error:
         restore(model)
         text = "oneDNN can't multiply by a model's weights, so torch does: %s"
@@ -143,11 +149,11 @@ def prepack(model: nn.Module, most: int | None = None, *, writes: bool = False) 
         return {}
 
 
-def _laid_out(model: nn.Module, groups: Sequence[list[Any]], most: int, *, writes: bool) -> dict[int, Product]:
+def _laid_out(model: nn.Module, groups: Sequence[list[Any]], rows: range, *, writes: bool) -> dict[int, Product]:
     shared = {each.weight.data_ptr() for each in model.modules() if isinstance(each, nn.Embedding)}
     products: dict[int, Product] = {}
     for group in groups:
-        product = Product(group, most, writes=writes, shared=group[0].weight.data_ptr() in shared)
+        product = Product(group, rows, writes=writes, shared=group[0].weight.data_ptr() in shared)
         for index, layer in enumerate(group):
             products[id(layer)] = product
             layer.forward = Prepacked(layer, product, index)
@@ -172,7 +178,7 @@ def is_prepacked(layer: nn.Module) -> bool:
 
 def most_rows(products: Mapping[int, Product]) -> int:
     """The most rows of a pass that reads such copies; 0 without any."""
-    return max((each.most_rows for each in products.values()), default=0)
+    return max((each.rows.stop - 1 for each in products.values() if each.rows), default=0)
 
 
 def described(products: Mapping[int, Product]) -> str:
@@ -180,18 +186,20 @@ def described(products: Mapping[int, Product]) -> str:
     most = most_rows(products)
     if not most:
         return "torch"
-    return "oneDNN" if most == sys.maxsize else f"oneDNN up to {most} rows"
+    fewest = min(each.rows.start for each in products.values() if each.rows)
+    below = "" if most == _NO_END.stop - 1 else f" up to {most} rows"
+    return "oneDNN" + (f" from {fewest} rows on" if fewest >= _TIMED_ROWS[0] else "") + below
 
 
-def gaining_rows(model: nn.Module) -> int:
-    """The most rows of a pass that gains, by timing the layers' commonest product; 0 if none does.
+def gaining_rows(model: nn.Module) -> range:
+    """The rows of passes that gain, by timing the layers' commonest product; empty if none do.
 
-    ``sys.maxsize`` if all do that were timed. Where this thread computes alone, its own time is the clock, so that what
+    Where this thread computes alone, its own time is the clock, so that what
     else the machine does doesn't count.
     """
     weights = [_weight(each) for each in model.modules() if _qualifies(each)]
     if not weights:
-        return 0
+        return range(0)
     numbers = Counter[torch.Size]()
     for each in weights:
         numbers[each.shape] += each.numel()
@@ -205,15 +213,22 @@ def gaining_rows(model: nn.Module) -> int:
         for rows, (own, other) in timed.items():
             took = _times(weight, packed, rows, clock)
             timed[rows] = min(own, took[0]), min(other, took[1])
-    return most_that_gain(timed)
+    return rows_that_gain(timed)
 
 
-def most_that_gain(timed: Mapping[int, tuple[float, float]]) -> int:
-    """The most rows up to which the second time of each is clearly below the first; all rows, if it is at any."""
-    slower = [rows for rows, (own, packed) in sorted(timed.items()) if packed > _GAINS * own]
-    if not slower:
-        return sys.maxsize if timed else 0
-    return max((rows for rows in timed if rows < slower[0]), default=0)
+def rows_that_gain(timed: Mapping[int, tuple[float, float]]) -> range:
+    """Where the second time of each number of rows is clearly below the first: the longest run of those timed.
+
+    One that begins with the fewest begins at one row, and one that ends with the most has no end.
+    """
+    sizes, best, run = sorted(timed), list[int](), list[int]()
+    for rows in sizes:
+        own, packed = timed[rows]
+        run = [*run, rows] if packed <= _GAINS * own else []
+        best = max(best, run, key=len)
+    if not best:
+        return range(0)
+    return range(1 if best[0] == sizes[0] else best[0], _NO_END.stop if best[-1] == sizes[-1] else best[-1] + 1)
 
 
 def _times(weight: torch.Tensor, packed: torch.Tensor, rows: int, clock: Clock) -> tuple[float, float]:
@@ -246,22 +261,17 @@ def _multiply(inputs: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | N
     return outputs[:rows].view(*inputs.shape[:-1], -1) if fillers else outputs
 
 
-def _crowds(copies: int) -> bool:
-    """Whether so many bytes of copies would leave too little memory free."""
-    free = free_memory()
-    return free is not None and copies * (1 + _KEPT_FREE) > free
-
-
-def _groups(model: nn.Module, *, side_by_side: bool) -> Iterator[list[Any]]:
-    """The layers that qualify, those side by side together, if so asked."""
+def _groups(model: nn.Module, *, writes: bool) -> Iterator[list[Any]]:
+    """The layers that qualify; of what writes those side by side together, of all others the narrow ones left out."""
     grouped: set[int] = set()
-    for name, module in model.named_modules() if side_by_side else ():
+    for name, module in model.named_modules() if writes else ():
         for names in _SIDE_BY_SIDE if name.rpartition(".")[2] not in _APART else ():
             layers: list[Any] = [getattr(module, name, None) for name in names]
             if all(type(each) is nn.Linear and _qualifies(each) for each in layers) and _fit(layers):
                 grouped.update(map(id, layers))
                 yield layers
-    yield from ([each] for each in model.modules() if id(each) not in grouped and _qualifies(each))
+    others: list[Any] = [each for each in model.modules() if id(each) not in grouped and _qualifies(each)]
+    yield from ([each] for each in others if writes or min(each.weight.shape) >= _NARROWEST)
 
 
 def _fit(layers: Sequence[Any]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from pipemill_worker.pipelines.collate import Payload, collate, cost_of, sent, u
 from pipemill_worker.pipelines.grouping import group_key, sharing_rule
 from pipemill_worker.pipelines.inputs import check_inputs, shorten
 from pipemill_worker.pipelines.inputs.media import opened
+from pipemill_worker.pipelines.layout import Layout
 from pipemill_worker.pipelines.limits import (
     Allowance,
     check_answer,
@@ -31,10 +31,11 @@ from pipemill_worker.pipelines.limits import (
     untabled_limit,
 )
 from pipemill_worker.pipelines.loading.compiling import compiles_layers
+from pipemill_worker.pipelines.memory import ALL_OF_IT, Share
 from pipemill_worker.pipelines.overlaps import check_overlaps
-from pipemill_worker.pipelines.packing import Packing, can_pack
+from pipemill_worker.pipelines.packing import can_pack
 from pipemill_worker.pipelines.plain import to_plain
-from pipemill_worker.pipelines.prepacked import Product, described, most_rows, prepack, restore
+from pipemill_worker.pipelines.prepacked import Product, described, prepack
 from pipemill_worker.pipelines.rules import TASK_RULES, Sharing
 from pipemill_worker.pipelines.seeding import seeded
 from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings, Validate, has_chat_template
@@ -70,7 +71,7 @@ class TransformersRunner:
     ``prepare`` and ``finish`` may run in any number of threads, ``forward`` in one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part of the worker's that a runner needs
         self,
         name: str,
         pipe: LoadedPipeline,
@@ -78,6 +79,7 @@ class TransformersRunner:
         *,
         validate: Validate,
         media: MediaDecoder | None = None,
+        share: Share = ALL_OF_IT,
     ) -> None:
         self.task = settings.task
         self.pipe = pipe
@@ -103,16 +105,17 @@ class TransformersRunner:
         self._chats = has_chat_template(pipe)
         self._threads = StagesPerThread(pipe, threading.Lock())
         #: Continues prompts together; ``None`` where there are none, or their answers then differ.
-        self.writer = writer_for(name, settings, pipe, lambda: self._threads.stages)
-        self._products: Mapping[int, Product] = {}  # Compiled layers bring their own.
+        self.writer = writer_for(name, settings, pipe, lambda: self._threads.stages, share)
+        products: Mapping[int, Product] = {}  # A compiled model's layers can't be others'.
         if not settings.compile:
-            self._products = prepack(pipe.model) if self.writer is None else self.writer.products
-        self._packing = self._pack() if packs else None
+            products = prepack(pipe.model, share=share) if self.writer is None else self.writer.products
+        #: How passes are laid out.
+        self.layout = Layout(pipe.model, settings, products, packs=packs)
 
     @property
     def sharing(self) -> Sharing:
         """How items share a forward pass."""
-        return self._rule.sharing if self._packing is None else Sharing.PACKED
+        return Sharing.PACKED if self.layout.packs else self._rule.sharing
 
     def prepare(self, inputs: Any, parameters: Mapping[str, Any]) -> Prepared:
         """Validate and preprocess one job. Called from several threads at once."""
@@ -223,51 +226,21 @@ class TransformersRunner:
         """
         if self.writer is not None:
             self.writer = None
-        elif self._packing is None:
-            self._rule = self._rule.narrowed()
+        elif self.layout.packs:
+            self.layout.pad()
         else:
-            self._packing.undo()
-            self._packing = None
+            self._rule = self._rule.narrowed()
 
     @property
     def multiplies(self) -> bool:
-        """Whether other products than torch's are to be tried: what writes is tried together."""
-        return self.writer is None and bool(self._products)
+        """Whether other products than torch's are to be tried: what writes is, together, unless that is by others."""
+        return bool(self.layout.products) and (self.writer is None or self.writer.is_beside)
 
     def multiply_plainly(self) -> None:
         """From now on, torch multiplies. Called before the first job is prepared."""
-        with self.padding():
-            restore(self.pipe.model)
-            self._products = {}
-
-    def _pack(self) -> Packing:
-        # A product of other sizes is rounded otherwise, which shows in coarse numbers; compiled layers stay as is.
-        settings, fine = self._settings, self.pipe.model.dtype is torch.float32
-        every_token = settings.compile or settings.quantisation is not None or not fine
-        return Packing(self.pipe.model, every_token=every_token, most_filled=most_rows(self._products))
-
-    @contextlib.contextmanager
-    def padding(self) -> Iterator[None]:
-        """Pad rows meanwhile, instead of laying them end to end."""
-        packing = self._packing
-        if packing is not None:
-            packing.undo()
-            self._packing = None
-        try:
-            yield
-        finally:
-            if packing is not None:
-                self._packing = self._pack()
-
-    @contextlib.contextmanager
-    def as_loaded(self) -> Iterator[None]:
-        """Let the model compute meanwhile as the pipeline itself would, without what makes passes shorter."""
-        with self.padding():
-            undo = restore(self.pipe.model)
-            try:
-                yield
-            finally:
-                undo()
+        self.layout.multiply_plainly()
+        if self.writer is not None:
+            self.writer.multiply_plainly()
 
     def warm_up(self) -> None:
         """Run jobs of several lengths through all stages, alone and together; share less if the answers differ.
@@ -312,7 +285,7 @@ class TransformersRunner:
             "writes_together": self.writer is not None,
             "engine": self._settings.engine,
             "max_tokens": self.token_limit,
-            "products": described(self._products),
+            "products": described(self.layout.products),
             "self_check": None if self._check is None else self._check.describe(),
         }
 

@@ -27,6 +27,22 @@ _FEWEST: Final = 2
 Canary = tuple[Any, Mapping[str, Any]]
 
 
+class Laid(Protocol):
+    """What the self-check and a calibration use of the layout of a model's passes."""
+
+    def padding(self) -> AbstractContextManager[None]:
+        """Pad rows meanwhile, instead of laying them end to end."""
+        ...
+
+    def as_loaded(self) -> AbstractContextManager[None]:
+        """Let the model compute meanwhile as the pipeline itself would, without what makes passes shorter."""
+        ...
+
+    def multiplying_plainly(self) -> AbstractContextManager[None]:
+        """Let torch multiply meanwhile."""
+        ...
+
+
 class Checked(Protocol):
     """What of a runner the self-check uses."""
 
@@ -40,8 +56,9 @@ class Checked(Protocol):
         """Whether they share it so whatever that makes of answers."""
         ...
 
-    def as_loaded(self) -> AbstractContextManager[None]:
-        """Let the model compute meanwhile as the pipeline itself would, without what makes passes shorter."""
+    @property
+    def layout(self) -> Laid:
+        """How its model's passes are laid out."""
         ...
 
     @property
@@ -107,7 +124,7 @@ def warm_up(  # noqa: PLR0913 - each is a part of the check
 
     """
     meant = runner.sharing
-    with runner.as_loaded():
+    with runner.layout.as_loaded():
         alone = _run_alone(queue, model, runner, jobs, guessed=guessed)
     _prove_products(queue, runner, alone, tolerance)
     first: float | None = None
@@ -115,6 +132,12 @@ def warm_up(  # noqa: PLR0913 - each is a part of the check
         runner.share_less()  # Nothing is proven; equal shapes are safe.
     while runner.sharing is not Sharing.SOLO and alone:
         apart = _apart(runner, alone, together=True)
+        if apart > tolerance and runner.multiplies and not runner.settled:
+            with runner.layout.multiplying_plainly():
+                plain = _apart(runner, alone, together=True)
+            if plain <= tolerance:  # It is what products add, and not the way to share.
+                _refuse_products(queue, runner)
+                apart = plain
         first = apart if first is None else first
         if apart <= tolerance:
             break
@@ -163,8 +186,11 @@ def _run_alone(
 
 def _prove_products(queue: str, runner: Checked, alone: Sequence[tuple[Canary, Any]], tolerance: float) -> None:
     """Let torch multiply unless the jobs' answers, each alone, are those of the model as it was loaded."""
-    if not runner.multiplies or (alone and _apart(runner, alone, together=False) <= tolerance):
-        return
+    if runner.multiplies and not (alone and _apart(runner, alone, together=False) <= tolerance):
+        _refuse_products(queue, runner)
+
+
+def _refuse_products(queue: str, runner: Checked) -> None:
     runner.multiply_plainly()
     log.warning(
         "queue %s: answers by oneDNN's products aren't the model's own, or unknown: torch multiplies",

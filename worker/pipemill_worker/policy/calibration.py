@@ -78,7 +78,7 @@ def sized(limits: BatchLimits, calibration: Calibration | None, ceiling: int | N
     if calibration is not None:
         best = calibration.best
         budget = rounded_down(best.cost) if limits.packed else best.cost
-        max_cost = max(best.cost, limits.max_cost) if calibration.still_gains else budget
+        max_cost = max(budget, limits.max_cost) if calibration.still_gains else budget
         limits = replace(limits, max_cost=max_cost, max_items=1 if best.items == 1 else limits.max_items)
         ceilings = [each for each in (calibration.ceiling, ceiling) if each is not None]
         ceiling = min(ceilings, default=None)

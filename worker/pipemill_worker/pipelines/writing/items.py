@@ -11,7 +11,8 @@ import torch
 from pipemill.errors import InvalidInput
 from pipemill_worker.pipelines.collate import Payload
 from pipemill_worker.pipelines.loading.refusal import Refusal, load_error
-from pipemill_worker.pipelines.prepacked import prepack
+from pipemill_worker.pipelines.memory import ALL_OF_IT, Share
+from pipemill_worker.pipelines.prepacked import prepack, restore
 from pipemill_worker.pipelines.settings import LoadedPipeline, ModelSettings
 from pipemill_worker.pipelines.staged import Stages
 from pipemill_worker.pipelines.writing.draft import Draft, continues
@@ -82,10 +83,11 @@ class PipelineWriter:
         max_tokens: int,
         engine: RowEngine | None = None,
         places: Places | None = None,
+        share: Share = ALL_OF_IT,
     ) -> None:
         self._model, self._engine, self._places = model, engine, places
         #: What multiplies, by layer.
-        self.products = prepack(model, writes=True)
+        self.products = prepack(model, writes=True, share=share)
         self._lean = None if places else lean(model, self.products)
         #: The calling thread's own.
         self._stages = stages
@@ -105,6 +107,17 @@ class PipelineWriter:
     def busy(self) -> bool:
         """Whether a step would do anything."""
         return self._writer.busy or bool(self._going_on)
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether another engine writes what it knows: then what this one writes together isn't what one sees first."""
+        return self._engine is not None
+
+    def multiply_plainly(self) -> None:
+        """From now on, torch multiplies. Called before the first item is offered."""
+        restore(self._model)
+        self.products, self._lean = {}, None
+        self._writer = self._new()
 
     def takes(self, model_inputs: Mapping[str, Any], forward: Mapping[str, Any]) -> bool:
         """Whether a prompt can be continued beside others. Called from any thread.
@@ -220,7 +233,7 @@ class PipelineWriter:
 
 
 def writer_for(
-    queue: str, settings: ModelSettings, pipe: LoadedPipeline, stages: Callable[[], Stages]
+    queue: str, settings: ModelSettings, pipe: LoadedPipeline, stages: Callable[[], Stages], share: Share
 ) -> PipelineWriter | None:
     """Within a queue's bounds of rows and memory; ``None`` for models that don't continue texts token by token.
 
@@ -243,7 +256,9 @@ def writer_for(
             return None
         places, token_bytes = found
         max_tokens = batch.cache_bytes // token_bytes
-        return PipelineWriter(model, stages, max_rows=batch.max_items, max_tokens=max_tokens, places=places)
+        return PipelineWriter(
+            model, stages, max_rows=batch.max_items, max_tokens=max_tokens, places=places, share=share
+        )
     max_bytes = batch.cache_bytes if settings.engine == "exact" else batch.cache_bytes // 2
     max_rows, max_tokens = batch.max_items, max_bytes // bytes_per_token(model)
     engine: RowEngine | None = None
@@ -254,7 +269,7 @@ def writer_for(
             engine = open_vllm(settings, model, max_rows=max_rows, cache_bytes=max_bytes, max_tokens=max_tokens)
         except Refusal as refusal:
             raise load_error(queue, settings, refusal) from refusal.__cause__
-    return PipelineWriter(model, stages, max_rows=max_rows, max_tokens=max_tokens, engine=engine)
+    return PipelineWriter(model, stages, max_rows=max_rows, max_tokens=max_tokens, engine=engine, share=share)
 
 
 def bytes_per_token(model: Any) -> int:
