@@ -21,8 +21,8 @@ PASSES = tuple(Point(items=n, cost=10 * n, seconds=max(1.0, n / 4)) for n in (1,
 class Runner(EchoRunner):
     """A runner that shows a curve, and shares as it is told."""
 
-    def __init__(self, sharing: str = "packed") -> None:
-        self.sharing = sharing
+    def __init__(self, sharing: str = "packed", products: str | None = None) -> None:
+        self.sharing, self.products = sharing, products
         self.asked: list[Bounds] = []
 
     def calibrate(self, bounds: Bounds) -> Calibration | None:
@@ -33,7 +33,7 @@ class Runner(EchoRunner):
         self.sharing = calibration.sharing
 
     def describe(self) -> dict[str, Any]:
-        return {"device": "cpu", "sharing": self.sharing}
+        return {"device": "cpu", "sharing": self.sharing, "products": self.products}
 
 
 def tuner(folder: Path, runner: EchoRunner, **batch: Any) -> Tuner:
@@ -90,11 +90,21 @@ def test_a_runner_with_nothing_to_measure_has_the_devices_budget(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_curve_is_of_its_products(tmp_path: Path) -> None:
+    """Passes multiplied by another library are measured by themselves; by the same, from other rows on, they aren't."""
+    asked: list[int] = []
+    for products in ("oneDNN", "torch", "oneDNN from 32 rows on", "torch"):
+        runner = Runner(products=products)
+        tuner(tmp_path, runner).tuning()
+        asked.append(len(runner.asked))
+    assert asked == [1, 1, 0, 0]
+
+
 def test_a_foreign_document_is_measured_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What another release wrote under the same name is told and replaced."""
     measured, runner = Measured(tmp_path), Runner()
     tuner(tmp_path, runner).tuning()
-    key = {**IDENTITY, "sharing": "packed", "products": None, "max_items": 128, "max_cost": 1 << 20}
+    key = {**IDENTITY, "sharing": "packed", "products": "", "max_items": 128, "max_cost": 1 << 20}
     assert measured.read(CURVES, key) is not None
     measured.write(CURVES, key, {"sharing": "padded", "curves": {}})
     assert tuner(tmp_path, again := Runner()).tuning().limits.max_cost == 40

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from pipemill.errors import ModelLoadError
 from pipemill_worker.measured import Measured
-from pipemill_worker.pipelines import load_runner, loading, memory, precision
+from pipemill_worker.pipelines import identity, load_runner, loading, memory, precision
 from pipemill_worker.pipelines.precision import Trial, compared, is_chosen, try_out
 from pipemill_worker.seams import Item, Prepared
 from tests.unit.pipelines.tiny import Settings, tiny_model, wordpiece_tokenizer
@@ -278,3 +279,19 @@ def test_a_model_fits_twice_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for free, answer in ((2_000, True), (1_999, False), (None, True)):
         monkeypatch.setattr(memory, "free_memory", lambda free=free: free)
         assert memory.fits(tmp_path) is answer
+
+
+def test_processors_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what they can: a name may stand for generations. Of several cores the first is meant."""
+
+    def told(text: str) -> str:
+        (tmp_path / "cpuinfo").write_text(text)
+        monkeypatch.setattr(identity, "_CPU_INFO", tmp_path / "cpuinfo")
+        return identity._processor()
+
+    one = told("model name\t: AMD EPYC\nmodel\t\t: 1\nflags\t\t: avx2\n\nmodel name\t: AMD EPYC\nmodel\t\t: 9\n")
+    assert one.startswith("AMD EPYC ")
+    assert told("model name\t: AMD EPYC\nmodel\t\t: 1\nflags\t\t: avx2\n") == one
+    assert told("model name\t: AMD EPYC\nmodel\t\t: 1\nflags\t\t: avx2 avx512f\n") != one
+    assert told("CPU part\t: 0xd40\n") != told("CPU part\t: 0xd4f\n")
+    assert told("") == (platform.processor() or platform.machine())

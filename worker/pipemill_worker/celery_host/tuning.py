@@ -86,8 +86,10 @@ class Tuner:
             max_amplification=batch.max_amplification,
         )
         facts = self._runner.describe()
-        chosen = {name: facts.get(name) for name in ("sharing", "products")}
-        key = {**self._identity, **chosen, "max_items": bounds.max_items, "max_cost": bounds.max_cost}
+        # Whose they are; for how few rows on differs from start to start, and changes little.
+        products = str(facts.get("products") or "").partition(" ")[0]
+        key = {**self._identity, "sharing": facts.get("sharing"), "products": products}
+        key |= {"max_items": bounds.max_items, "max_cost": bounds.max_cost}
         if not again and (found := self._read(key)) is not None:
             return found
         calibration = self._runner.calibrate(bounds)
