@@ -155,7 +155,7 @@ class Bulk:
         #: Ids in the order of the inputs, until their answers are given.
         self._order: deque[str] = deque()
         self._unsent: list[Submission] = []
-        #: How many of them are sent at once, and were sent last: one after a refusal, then twice as many each time.
+        #: How many are sent at once, with payloads one after a refusal, then ever twice as many; and were sent last.
         self._at_once, self._sent = CHUNK, 0
         #: Jobs that take long to encode: id, inputs and parameters of each.
         self._laden: list[tuple[str, Any, dict[str, Any]]] = []
@@ -238,7 +238,8 @@ class Bulk:
         self._unsent = self._unsent[count:]
         self._at_once = min(2 * self._at_once, CHUNK)
         if count < self._sent:
-            self._at_once = 1
+            if any(job.payload is not None for job in self._unsent):
+                self._at_once = 1  # Payloads go ahead of a call, and would go again and again.
             pause = min(retry_after(accepted, len(self._unsent)), FULL_PAUSE_SECONDS)
             self._room_at = time.monotonic() + pause
 

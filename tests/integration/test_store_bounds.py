@@ -154,16 +154,18 @@ def test_what_is_refused_leaves_nothing_in_the_server(broker_url: str, *, asynch
         found = asyncio.run(enqueued(broker_url, jobs)) if asynchronous else store.enqueue(QUEUE, jobs)
         assert found is not None
         assert list(found.job_ids) == ["late", "a", "b", "a"]
-        assert list(client.scan_iter("pipemill:upload:*")) == []
         assert len(list(client.scan_iter("pipemill:payload:*"))) == 2
+        assert store.enqueue("nowhere", jobs[1:2]) is None
+        assert asyncio.run(enqueued(broker_url, jobs[1:2], "nowhere")) is None
+        assert list(client.scan_iter("pipemill:upload:*")) == []
         store.close()
 
 
-async def enqueued(url: str, jobs: list[Submission]) -> Accepted | None:
+async def enqueued(url: str, jobs: list[Submission], queue: str = QUEUE) -> Accepted | None:
     """Enqueue by the asynchronous store."""
     store = AsyncRedisQueueStore(url)
     try:
-        return await store.enqueue(QUEUE, jobs)
+        return await store.enqueue(queue, jobs)
     finally:
         await store.close()
 

@@ -635,10 +635,27 @@ def test_a_take_is_bounded_in_bytes(rig: Rig) -> None:
     rig.producer.enqueue(QUEUE, jobs)
     worker = rig.worker()
     one = message_bytes(jobs[1].message)
-    assert ids(worker.take(5, most_bytes=1)) == ["large"]
+    assert ids(first := worker.take(5, most_bytes=1)) == ["large"]
     assert ids(worker.take(5, most_bytes=2 * one)) == ["a", "b"]
     assert ids(worker.take(5, most_bytes=0)) == ["c"]
-    assert ids(worker.take(5)) == ["d"]
+    assert ids(last := worker.take(5, most_bytes=one)) == ["d"]
+    assert (first.by_bytes, last.by_bytes) == (True, False)
+
+
+def test_priorities_age_where_bytes_end_every_take(rig: Rig) -> None:
+    """A job of little urgency is taken though never as many come as were asked for, and gets no more than its share."""
+    rig.producer.enqueue(QUEUE, [submission(f"low {n}", step=3) for n in range(3)])
+    one, taken, worker = message_bytes(submission("x").message), list[str](), rig.worker()
+    for number in range(16):
+        rig.producer.enqueue(QUEUE, [submission(f"urgent {number} {n}") for n in range(2)])
+        leased = worker.take(8, most_bytes=one)
+        taken += ids(leased)
+        worker.complete([succeed(job.field, job_id) for job, job_id in zip(leased.jobs, ids(leased), strict=True)])
+        rig.pass_time(1_000.0)
+        worker.take(0)
+    low = [number for number, job_id in enumerate(taken) if job_id.startswith("low")]
+    assert len(low) == 3
+    assert low[2] - low[1] >= 3  # Two of eight might have come at once.
 
 
 def test_an_idempotency_key_stands_where_nobody_wants_an_answer(rig: Rig) -> None:

@@ -147,8 +147,8 @@ class Taken:
     now: float
     #: The lease stood until now; if it didn't, jobs taken before are others' by now.
     stood: bool
-    #: A job that was delivered before waits until this owner holds nothing.
-    blocked: bool = False
+    blocked: bool = False  #: A job that was delivered before waits until this owner holds nothing.
+    by_bytes: bool = False  #: Others were there, and would have had too many bytes.
     #: Jobs of this queue that were cancelled since the last look.
     cancelled: list[str] = field(default_factory=list)
 

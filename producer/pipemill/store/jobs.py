@@ -155,14 +155,14 @@ class RedisJobStore:
         arguments += (held_elsewhere, self.queue, self._ageing_seconds, most_bytes)
         self._reply_lost = True
         with self._open():
-            clock, stood, blocked, cancelled, flat = self._run_take(keys, arguments, patience)
+            clock, stood, blocked, by_bytes, cancelled, flat = self._run_take(keys, arguments, patience)
         self._reply_lost = False
         if not stood:
             self._held.clear()
         jobs = [_leased(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)]
         self._held.update(job.field for job in jobs)
         now = float(clock)
-        return Taken(jobs, now, stood == 1, blocked == 1, self._note_cancelled(cancelled, now))
+        return Taken(jobs, now, stood == 1, blocked == 1, by_bytes == 1, self._note_cancelled(cancelled, now))
 
     def _run_take(self, keys: Sequence[Any], arguments: Sequence[Any], patience: float) -> Any:
         """Run ``take.lua``; with patience, the server does so once it has moved a job to our inbox, or has waited."""

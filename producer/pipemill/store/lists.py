@@ -6,6 +6,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipemill.protocol import message_bytes, message_tenant, names
 
@@ -150,8 +151,8 @@ class Lists:
 
     def take(
         self, n: int, *, held: bool, now: float, ageing: float, most_bytes: int = sys.maxsize
-    ) -> tuple[list[tuple[int, Waiting]], bool]:
-        """Take up to ``n`` jobs, each with the index of the step it is leased under; whether one waits to be alone.
+    ) -> tuple[list[tuple[int, Waiting]], Ended]:
+        """Take up to ``n`` jobs, each with the index of the step it is leased under; and what kept others out.
 
         The first may have more than ``most_bytes``; all together may not. A job that was delivered before is taken
         alone, first of all when nothing is held.
@@ -160,20 +161,33 @@ class Lists:
         for index, step in enumerate(self._steps):
             if not held and not taking.full and "" in step.lists and step.lists[""][0].deliveries:
                 taking.pick(step, "", index)
+        owed: dict[int, float] = {}
         for index in range(1, len(self._steps)):
             if ageing and index in self._passed and now - self._passed[index] >= ageing * index:
-                share = min(self._owed.get(index, 0.0) + n / len(self._steps), n)
-                self._owed[index] = share - taking.serve(self._steps[index], int(share), 0)
+                before = self._owed.get(index, 0.0)
+                share = min(before + n / len(self._steps), n)
+                owed[index] = before - taking.serve(self._steps[index], int(share), 0)
         in_order = [taking.serve(step, n, index) for index, step in enumerate(self._steps)]
         for index in range(1, len(self._steps)):
             if in_order[index] or not self._steps[index].lists:
                 self._passed.pop(index, None)
                 self._owed.pop(index, None)
-            elif ageing and 0 < n == len(taking.picks):
+            elif ageing and n > 0 and (n == len(taking.picks) or taking.by_bytes):
                 self._passed.setdefault(index, now)
+                if index in owed:
+                    self._owed[index] = min(owed[index] + len(taking.picks) / len(self._steps), n)
         for step in self._steps:
             step.settle()
-        return taking.picks, taking.blocked
+        return taking.picks, Ended(taking.blocked, taking.by_bytes)
+
+
+class Ended(NamedTuple):
+    """What kept jobs from being taken that were there."""
+
+    #: One waits to be alone.
+    blocked: bool
+    #: They would have had too many bytes.
+    by_bytes: bool
 
 
 class _Taking:
@@ -181,7 +195,7 @@ class _Taking:
 
     def __init__(self, n: int, most_bytes: int, *, held: bool):
         self.picks: list[tuple[int, Waiting]] = []
-        self.blocked = False
+        self.blocked = self.by_bytes = False
         self.full = n <= 0
         self._n, self._bytes_left, self._held = n, most_bytes, held
 
@@ -193,7 +207,7 @@ class _Taking:
             return
         self._bytes_left -= job.cost
         if self.picks and self._bytes_left < 0:
-            self.full = True
+            self.by_bytes = self.full = True
             return
         self.picks.append((index, step.pop(tenant)))
         self.full = job.deliveries > 0 or len(self.picks) == self._n

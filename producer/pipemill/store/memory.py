@@ -186,12 +186,12 @@ class MemoryJobStore:
                 queue.parked.remove(parked)
                 queue.lists.put_back(parked[1], parked[2], fair=queue.info.fair)
             held, ageing = bool(self._mine or held_elsewhere), queue.info.priority_ageing_seconds
-            chosen, blocked = queue.lists.take(n, held=held, now=now, ageing=ageing, most_bytes=most_bytes)
+            chosen, ended = queue.lists.take(n, held=held, now=now, ageing=ageing, most_bytes=most_bytes)
             jobs = [self._lease(index, waiting) for index, waiting in chosen]
             queue.count("taken", len(jobs))
             cancelled = [job_id for job_id, at in queue.cancelled.items() if at > self._seen_cancelled]
             self._seen_cancelled = now if cancelled else self._seen_cancelled
-            return Taken(jobs, now, stood, blocked, cancelled)
+            return Taken(jobs, now, stood, ended.blocked, ended.by_bytes, cancelled)
 
     def _lease(self, index: int, waiting: Waiting) -> Leased:
         self._broker.sequence += 1

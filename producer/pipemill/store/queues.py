@@ -56,14 +56,14 @@ class RedisQueueStore:
             except NoPermissionError:  # nobody has rights on a queue that isn't there
                 if self._client.hexists(names.QUEUES_KEY, queue):
                     raise
-                return None
+                accepted = None
             except ResponseError as error:
                 if not is_out_of_memory(error):
                     raise
-                if uploads:
-                    with suppress(NoPermissionError):  # By rules from before; then they expire.
-                        self._client.delete(*uploads.values())
                 accepted = wire.NO_MEMORY
+            if uploads and (accepted is None or accepted is wire.NO_MEMORY):
+                with suppress(NoPermissionError):  # By rules from before; then they expire.
+                    self._client.delete(*uploads.values())
             if accepted and len(accepted.job_ids) < len(submissions):
                 lanes = wire.fresh_lanes(self._client.hgetall(names.lanes_key(queue)))
                 accepted = replace(accepted, rate=wire.total_rate(lanes))

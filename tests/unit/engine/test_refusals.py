@@ -56,13 +56,18 @@ def rig() -> Rig:
     return Rig()
 
 
-def test_a_refused_report_keeps_no_lease_from_being_renewed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever a lane may not report, all lanes' leases are renewed; it is logged once, and reported when it may be."""
+def two_lanes(rig: Rig) -> tuple[list[Refusing], Wiring, threading.Thread]:
+    """The stores of two lanes, what wires them, and the thread of their heartbeat."""
     stores = [Refusing(rig), Refusing(rig, "other")]
     lanes = [rig.lane(store=store, name=name) for store, name in zip(stores, (QUEUE, "other"), strict=True)]
     wiring = Wiring(settings=EngineSettings(lease_seconds=0.03), hooks=Hooks(), gate=Gate(lanes))
+    return stores, wiring, threading.Thread(target=Heartbeat(lanes, wiring).run)
+
+
+def test_a_refused_report_keeps_no_lease_from_being_renewed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever a lane may not report, all lanes' leases are renewed; it is logged once, and reported when it may be."""
+    stores, wiring, beating = two_lanes(rig)
     stores[0].full.set()
-    beating = threading.Thread(target=Heartbeat(lanes, wiring).run)
     with caplog.at_level(logging.WARNING):
         beating.start()
         until(lambda: min(store.renewals for store in stores) > 3, "both are renewed, again and again")
@@ -77,11 +82,8 @@ def test_a_refused_report_keeps_no_lease_from_being_renewed(rig: Rig, caplog: py
 
 def test_a_refused_renewal_keeps_no_other_lease_from_being_renewed(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """A lane whose queue the broker refuses is told once, the others go on, and the worker isn't ready meanwhile."""
-    stores = [Refusing(rig), Refusing(rig, "other")]
-    lanes = [rig.lane(store=store, name=name) for store, name in zip(stores, (QUEUE, "other"), strict=True)]
-    wiring = Wiring(settings=EngineSettings(lease_seconds=0.03), hooks=Hooks(), gate=Gate(lanes))
+    stores, wiring, beating = two_lanes(rig)
     stores[0].closed.set()
-    beating = threading.Thread(target=Heartbeat(lanes, wiring).run)
     with caplog.at_level(logging.WARNING):
         beating.start()
         until(lambda: stores[1].renewals > 3, "the other is renewed, again and again")

@@ -38,6 +38,8 @@ class Intake:
         self._wiring = wiring
         #: The last take left nothing behind: wait for something to come before the next.
         self._drained = False
+        #: It left some behind that would have been too many bytes.
+        self._more = False
         #: The broker doesn't know the queue: the lane is new, or the broker came back without its data.
         self._unknown = False
 
@@ -60,7 +62,7 @@ class Intake:
         # What came within reach is ours, even if the lane was paused meanwhile.
         room = max(lane.room(), int(came))
         took = self._take(room, patience)
-        self._drained = took is not None and took < min(room, lane.limits.max_items)
+        self._drained = took is not None and took < min(room, lane.limits.max_items) and not self._more
         if took is None:
             # A job that was delivered before is held, or its turn is next.
             self._wiring.stopping.wait(SUSPECT_SECONDS)
@@ -85,6 +87,7 @@ class Intake:
             held = list(lane.held.values())
             taken = lane.store.take(n, gate.held_elsewhere(lane), patience=patience, most_bytes=lane.held.bytes_left)
             gate.note(lane, blocked=taken.blocked)
+            self._more = taken.by_bytes
             if not taken.stood:
                 lane.lose(held)
             works, ends = self._read_all(taken)

@@ -7,7 +7,7 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pipemill.cli.exits import Exit
@@ -106,6 +106,7 @@ class Supervisor:
             _log(logging.ERROR, slot, "start_failed", f"could not be started ({error})")
             self._died(slot, Exit.UNEXPECTED, lived_seconds=0.0, ready=False)
             return
+        slot.plan = replace(slot.plan, processes=1)  # Whoever takes its place finds what the others need taken already.
         self._selector.register(slot.child.socket, selectors.EVENT_READ, slot)
         _log(logging.INFO, slot, "process_started", f"started as process {slot.child.pid}", pid=slot.child.pid)
 

@@ -57,14 +57,15 @@ def shares(settings: Sequence[ModelSettings], processes: int = 1) -> list[Share]
 
 
 def _weights_of(settings: ModelSettings) -> int:
-    """As far as that can be told before it is loaded."""
+    """As far as that can be told before it is loaded; those on a GPU take none."""
     if settings.model is None:
         return 0
-    from pipemill_worker.pipelines.loading.refusal import Refusal  # noqa: PLC0415 - loads torch; echo never needs it
+    from pipemill_worker.pipelines.loading.placing import device_ahead  # noqa: PLC0415 - loads torch; echo needs none
+    from pipemill_worker.pipelines.loading.refusal import Refusal  # noqa: PLC0415 - as above
     from pipemill_worker.pipelines.loading.sources import model_folder  # noqa: PLC0415 - as above
 
     try:
-        return weight_bytes(model_folder(settings))
+        return weight_bytes(model_folder(settings)) if device_ahead(settings) == "cpu" else 0
     except (OSError, ValueError, Refusal):
         return 0  # Loading it will tell.
 

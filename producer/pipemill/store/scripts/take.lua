@@ -8,7 +8,7 @@
 --       8 how long a step may be passed over, for each step it is less urgent than the first (s); 0: for ever
 --       9 bytes that the jobs may have together; the first may have more
 -- Reply {server time, 1 if the lease stood until now, 1 if a redelivered job waits for the lease to be empty,
---        {cancelled ids}, {field, message, ...}}
+--        1 if bytes kept the next job out, {cancelled ids}, {field, message, ...}}
 -- A server without memory refuses only a script's first write, so the first takes none: work in hand is always ended.
 redis.call('DEL', 'pipemill:none')
 local clock = redis.call('TIME')
@@ -34,7 +34,8 @@ end
 if redis.call('EXISTS', KEYS[4]) == 0 then redis.call('SET', KEYS[4], clock[1] .. '000000') end
 
 -- First all jobs are chosen, reading only. A source is a list from which some are.
-local picks, sources, waiting, full, spent = {}, {}, 0, n <= 0, 0
+local picks, sources, waiting, full = {}, {}, 0, n <= 0
+local spent, by_bytes = 0, 0
 local function source(list, k, tenant)
   sources[list] = sources[list] or {list = list, k = k, tenant = tenant, messages = {}, taken = 0}
   return sources[list]
@@ -61,7 +62,7 @@ local function pick(from, step, more)
   end
   spent = spent + cost_of(message)
   if #picks > 0 and spent > tonumber(ARGV[9]) then
-    full = true
+    full, by_bytes = true, 1
     return false
   end
   held, from.taken = held + 1, from.taken + 1
@@ -142,15 +143,16 @@ for k = 1, #steps do
 end
 while pick(inbox, steps[1], math.max(n, 1)) do end
 
--- A step that was passed over for long has an equal share before all others, as if it were the most urgent.
+-- A step that was passed over for long has an equal share before all others, as if it were the most urgent: of as many as
+-- may be taken, set right afterwards by how many were.
 local marks, owed, flat = {}, {}, {}
 if patience > 0 and n > 0 then flat = redis.call('HGETALL', KEYS[8]) end
 for i = 1, #flat, 2 do marks[flat[i]] = tonumber(flat[i + 1]) end
 for k = 2, #steps do
   local since = marks['since|' .. steps[k]]
   if since and now - since >= patience * (k - 1) then
-    local share = math.min((marks['owed|' .. steps[k]] or 0) + n / #steps, n)
-    owed[k] = share - serve(k, math.floor(share), steps[1])
+    local before = marks['owed|' .. steps[k]] or 0
+    owed[k] = before - serve(k, math.floor(math.min(before + n / #steps, n)), steps[1])
   end
 end
 local in_order = {}
@@ -199,13 +201,15 @@ if patience > 0 and n > 0 and (#flat > 0 or redis.call('EXISTS', unpack(lower)) 
     local since, due_to = 'since|' .. steps[k], 'owed|' .. steps[k]
     if in_order[k] > 0 or redis.call('EXISTS', queue.plain[k], ring_of(queue, k)) == 0 then
       redis.call('HDEL', KEYS[8], since, due_to)
-    elseif #picks == n then
+    elseif #picks == n or by_bytes == 1 then
       redis.call('HSETNX', KEYS[8], since, string.format('%.3f', now))
-      if owed[k] then redis.call('HSET', KEYS[8], due_to, string.format('%.6f', owed[k])) end
+      if owed[k] then
+        redis.call('HSET', KEYS[8], due_to, string.format('%.6f', math.min(owed[k] + #picks / #steps, n)))
+      end
     end
   end
 end
 
 if #picks > 0 then redis.call('HINCRBY', KEYS[6], 'taken', #picks) end
 local cancelled = redis.call('ZRANGEBYSCORE', KEYS[7], '(' .. ARGV[4], '+inf')
-return {string.format('%.6f', now), stood, waiting, cancelled, jobs}
+return {string.format('%.6f', now), stood, waiting, by_bytes, cancelled, jobs}
