@@ -16,7 +16,7 @@ from pipemill_worker.engine.keep import EngineClosed, Keep, encode_answer, links
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.prepare import noted_failure
 from pipemill_worker.engine.retries import fate_of, histories_of, needs_history
-from pipemill_worker.engine.underway import Watched, watched
+from pipemill_worker.engine.watched import Watched
 from pipemill_worker.engine.wiring import CLOSED, Wiring, log
 from pipemill_worker.engine.work import End
 from pipemill_worker.seams import Account, Prepared
@@ -132,7 +132,8 @@ class Completer(Watched):
         if end.outcome is Outcome.PARKED or end.error is not None:
             return answer
         try:
-            value = watched(self, "postprocess", lane, end.work, partial(lane.runner.finish, *_prepared(end)))
+            with self.at("postprocess", lane, [end.work]):
+                value = lane.runner.finish(*_prepared(end))
             answer.account = _account(lane, end)
             answer.value, answer.document = encode_answer(job, value, keep, answer.account.usage)
         except EngineClosed:

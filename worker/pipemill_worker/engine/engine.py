@@ -18,8 +18,8 @@ from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.overdue import Listener, Overdue
 from pipemill_worker.engine.prepare import Preparer
 from pipemill_worker.engine.streamer import Streamer
-from pipemill_worker.engine.underway import Underway, Watched
 from pipemill_worker.engine.watchdog import Stuck, Watchdog
+from pipemill_worker.engine.watched import Underway, Watched
 from pipemill_worker.engine.wiring import CLOSED, EngineSettings, Gate, Wiring, log
 from pipemill_worker.engine.work import Work
 

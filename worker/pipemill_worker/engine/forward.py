@@ -12,7 +12,7 @@ from pipemill.errors import JobError
 from pipemill.protocol import Outcome
 from pipemill_worker.engine.lane import Lane
 from pipemill_worker.engine.prepare import inference_failed
-from pipemill_worker.engine.underway import Pass, Watched
+from pipemill_worker.engine.watched import Watched
 from pipemill_worker.engine.wiring import Wiring, log
 from pipemill_worker.engine.work import End, Entry
 from pipemill_worker.engine.writing import Writing, hand_out
@@ -88,11 +88,9 @@ class Forward(Watched):
     @contextmanager
     def watching(self, lane: Lane, batch: Sequence[Entry]) -> Iterator[None]:
         """Tell the watchdog of a pass over these items while it runs."""
-        self.underway = Pass(lane=lane, batch=batch, since=time.monotonic(), predicted=lane.predicted_seconds(batch))
-        try:
+        works, items = [entry.work for entry in batch], [entry.item for entry in batch]
+        with self.at("forward", lane, works, items, lane.predicted_seconds(batch)):
             yield
-        finally:
-            self.underway = None
 
     def run_batch(self, lane: Lane, batch: Sequence[Entry]) -> list[End]:
         """Run one forward pass; when it fails, find out whose fault it was."""

@@ -10,11 +10,11 @@ from typing import Final
 from pipemill.errors import InferenceFailed, InferenceInterrupted, InvalidInput, JobError, OutOfMemory
 from pipemill.protocol import Outcome
 from pipemill_worker.engine.lane import Lane
-from pipemill_worker.engine.underway import Watched, watched
+from pipemill_worker.engine.watched import Watched
 from pipemill_worker.engine.wiring import Wiring, log
 from pipemill_worker.engine.work import End, Entry, Work
 from pipemill_worker.policy.retries import passing
-from pipemill_worker.seams import PipelineRunner
+from pipemill_worker.seams import PipelineRunner, Prepared
 
 #: Items handed over at a time while the device has other work; a lock per item would cost more than the item.
 HAND_OVER: Final = 16
@@ -61,8 +61,7 @@ class Preparer(Watched):
         if (end := lane.untimely(work, self._wiring.hooks.is_revoked)) is not None:
             return end
         try:
-            prepare = partial(lane.runner.prepare, work.job.inputs, work.job.parameters)
-            prepare = partial(watched, self, "preprocess", lane, work, prepare)
+            prepare = partial(self._run_stage, work)
             prepared = self._wiring.retrying(prepare, f"queue {lane.name}: prepare", self._wiring.stopping)
             if prepared is None:
                 return None
@@ -73,6 +72,11 @@ class Preparer(Watched):
             return End(work, Outcome.FAILED, error)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's
             return End(work, Outcome.FAILED, noted_failure(lane, work.job.id, "preprocess_failed", error))
+
+    def _run_stage(self, work: Work) -> Prepared:
+        """Preprocess it while the watchdog looks; that a broker is waited for between two attempts is none of its."""
+        with self.at("preprocess", self._lane, [work]):
+            return self._lane.runner.prepare(work.job.inputs, work.job.parameters)
 
     def _hand_over(self, entries: list[Entry]) -> None:
         self._lane.add(entries)

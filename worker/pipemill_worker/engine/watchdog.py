@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from pipemill_worker.engine.underway import Underway, Watched
+from pipemill_worker.engine.watched import Underway, Watched
 from pipemill_worker.engine.wiring import Wiring, log
 from pipemill_worker.policy.stuck import Patience, stuck_after
 

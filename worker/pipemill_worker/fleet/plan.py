@@ -33,7 +33,7 @@ class ProcessPlan:
     gpus: tuple[str, ...]
     #: CPU threads of one forward pass.
     threads: int
-    #: How many processes there are.
+    #: How many processes load their models at the same time, itself included.
     processes: int = 1
 
 
